@@ -1,0 +1,5 @@
+"""`python -m osteofusion`."""
+
+from osteofusion.cli import entry
+
+entry()

@@ -1,0 +1,177 @@
+"""The command line. Only the command asked for is imported: `--help` needs no torch."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from osteofusion.errors import OsteofusionError
+
+_HELP = """usage: osteofusion <command> [options]
+
+Join radiographs to clinical rows, train a fused model, and report honestly what each one adds.
+
+main job
+  fit         train, then score the best checkpoint on the test side beside the baselines
+  test        score a checkpoint:  osteofusion test --ckpt_path FILE [--data.root DIR]
+  validate    loss and metrics of a checkpoint on its validation side
+  predict     apply a checkpoint to new images and rows without labels
+
+data
+  cohort      join images to table rows by subject ID and report what does not fit
+  demo        write a synthetic cohort to try everything on
+
+  osteofusion <command> --help     options of one command
+  osteofusion --version
+
+start here
+  osteofusion fit --config binary.yaml
+  osteofusion fit --config binary.yaml --data.manifest mendeley --data.root DIR
+"""
+_TRAINING = ("fit", "validate", "test", "predict")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Returns:
+        The exit status: 0, or 2 for a mistake that the user can mend (said in one sentence).
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    command = arguments[0] if arguments else "--help"
+    try:
+        if command in ("--help", "-h", "help"):
+            print(_HELP, end="")
+            return 0
+        if command == "--version":
+            from osteofusion import __version__
+
+            print(f"osteofusion {__version__}")
+            return 0
+        commands: dict[str, Callable[[list[str]], int]] = {
+            "cohort": _cohort,
+            "demo": _demo,
+            **dict.fromkeys(_TRAINING, lambda _: _train(arguments)),
+        }
+        if command not in commands:
+            raise OsteofusionError(
+                f"Unknown command {command!r}; the commands are {', '.join(commands)}."
+            )
+        return commands[command](arguments[1:])
+    except OsteofusionError as error:
+        return _fail(str(error))
+    except KeyboardInterrupt:
+        return _fail("Interrupted; nothing half-written was left.")
+    except OSError as error:
+        if error.errno not in (
+            errno.ENOSPC,
+            errno.EDQUOT,
+            errno.EFBIG,
+            errno.EACCES,
+            errno.EPERM,
+            errno.EROFS,
+            errno.ENOTDIR,
+            errno.EISDIR,
+        ):
+            raise
+        place = f" {error.filename}" if error.filename else ""
+        return _fail(f"Cannot write{place}: {error.strerror}; free space or choose another folder.")
+
+
+def _fail(sentence: str) -> int:
+    print(f"osteofusion: error: {sentence}", file=sys.stderr)
+    return 2
+
+
+def _train(arguments: list[str]) -> int:
+    from osteofusion.training.cli import run
+
+    return run(arguments)
+
+
+def _cohort(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="osteofusion cohort",
+        description="Join images to table rows by subject ID and report everything that does not "
+        "fit; every image is decoded once.",
+    )
+    parser.add_argument("--manifest", required=True, help="name of a shipped manifest, or a path")
+    parser.add_argument("--root", type=Path, help="folder of the data set")
+    parser.add_argument("--table", type=Path, help="another table file")
+    parser.add_argument("--labels", type=Path, help="another label file")
+    parser.add_argument("--out", type=Path, help="write the joined table to this CSV")
+    parser.add_argument("--json", action="store_true", help="print the report as JSON")
+    parser.add_argument("--strict", action="store_true", help="exit 2 when anything is wrong")
+    options = parser.parse_args(arguments)
+
+    from osteofusion.data.cohort import build_cohort, missing_root_message
+    from osteofusion.data.manifest import load_manifest
+    from osteofusion.data.report import print_report
+    from osteofusion.errors import CohortError
+    from osteofusion.files import atomic_path
+
+    manifest = load_manifest(options.manifest)
+    if options.root is None:
+        raise CohortError("--root: " + missing_root_message(manifest, None))
+    cohort = build_cohort(
+        manifest,
+        options.root,
+        table=options.table,
+        labels=options.labels,
+        decode=True,
+        progress=True,
+    )
+    if options.out is not None:
+        with atomic_path(options.out) as temporary:
+            cohort.table.to_csv(temporary, index=False)
+    if options.json:
+        print(json.dumps(cohort.report.to_dict(), indent=2))
+    else:
+        print_report(cohort.report)
+    problems = cohort.report.problems
+    if options.strict and problems:
+        named = ", ".join(name.replace("_", " ") for name in problems)
+        raise CohortError(f"--strict: {manifest.name} has findings: {named}.")
+    return 0
+
+
+def _demo(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="osteofusion demo",
+        description="Write a synthetic cohort: drawn knees and a workbook in the layout of the "
+        "Mendeley data set.",
+    )
+    parser.add_argument("--out", type=Path, required=True, help="folder to make")
+    parser.add_argument("--seed", type=int, default=0, help="another seed, another cohort")
+    parser.add_argument("--subjects", type=int, default=300, help="number of subjects")
+    options = parser.parse_args(arguments)
+
+    from osteofusion.data.demo import write_demo
+
+    write_demo(options.out, seed=options.seed, subjects=options.subjects)
+    print(
+        f"Synthetic demo data in {options.out}. Try:\n"
+        f"  osteofusion cohort --manifest demo --root {options.out}\n"
+        f"  osteofusion fit --config binary.yaml --data.root {options.out}"
+    )
+    return 0
+
+
+def entry() -> None:
+    """Entry point of the console script."""
+    try:
+        status = main()
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader of a pipe, such as `head`, has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 0
+    sys.exit(status)
+
+
+if __name__ == "__main__":
+    entry()

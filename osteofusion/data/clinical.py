@@ -1,0 +1,357 @@
+"""Clinical cells to numbers: parsing, the feature schema, and frozen preprocessing."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from sklearn.compose import ColumnTransformer
+from sklearn.impute import MissingIndicator, SimpleImputer
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
+
+from osteofusion.data.manifest import Column, Manifest, normalise_word
+from osteofusion.errors import CohortError, ConfigError
+
+MISSING_WORDS = frozenset({"", "na", "n/a", "nan", "null", "-", "--", "?", "unknown", "missing"})
+_YES_NO = {"yes": 1.0, "y": 1.0, "true": 1.0, "1": 1.0, "no": 0.0, "n": 0.0, "false": 0.0, "0": 0.0}
+RARE = 5  # categories seen in fewer training rows share the "other" bucket
+
+
+@dataclass(frozen=True)
+class CellProblem:
+    """One cell that cannot be used and counts as missing."""
+
+    subject_id: str
+    column: str
+    row: int
+    value: str
+    reason: str
+
+
+def parse_column(
+    cells: pd.Series, ids: pd.Series, name: str, column: Column, decimal: str = "."
+) -> tuple[pd.Series, list[CellProblem], list[CellProblem]]:
+    """Canonical values of one column; cells that cannot be used are NaN (None for words).
+
+    Args:
+        cells: Raw cells, indexed by spreadsheet row.
+        ids: Subject ID of each row, same index.
+        name: Canonical name.
+        column: What the manifest says of it.
+        decimal: Decimal mark of text cells.
+
+    Returns:
+        The values, the unparsable cells and the implausible cells.
+    """
+    as_words = column.kind in ("categorical", "text")
+    values: list[Any] = []
+    unparsable: list[CellProblem] = []
+    implausible: list[CellProblem] = []
+    for (row, cell), subject in zip(cells.items(), ids, strict=True):
+        value: str | float | None = None
+        where = (str(subject), name, int(str(row)), str(cell))
+        if cell is not None:
+            try:
+                value = _parse_cell(cell, column, decimal)
+            except ValueError as error:
+                unparsable.append(CellProblem(*where, str(error)))
+        if column.range is not None and isinstance(value, float):
+            low, high = column.range
+            if not low <= value <= high:
+                unit = f" {column.unit}" if column.unit else ""
+                reason = f"outside {low:g} to {high:g}{unit}"
+                implausible.append(CellProblem(*where, reason))
+                value = None
+        values.append(value if as_words or value is not None else np.nan)
+    dtype: Any = object if as_words else np.float64
+    return pd.Series(values, index=cells.index, dtype=dtype), unparsable, implausible
+
+
+def _parse_cell(cell: object, column: Column, decimal: str) -> str | float | None:
+    if isinstance(cell, (bool, np.bool_)):
+        word = "true" if cell else "false"
+    elif isinstance(cell, (float, np.floating)) and float(cell).is_integer():
+        word = str(int(cell))
+    else:
+        word = normalise_word(cell)
+    if word in column.values:
+        value = column.values[word]
+        return value if column.kind == "categorical" else float(value)
+    if column.kind == "presence":
+        absent = {normalise_word(item) for item in column.absent}
+        if word in absent:
+            return 0.0
+        return None if word in MISSING_WORDS else 1.0
+    if word in MISSING_WORDS:
+        return None
+    if column.kind in ("categorical", "text"):
+        return word
+    if column.kind == "binary":
+        if column.values or word not in _YES_NO:
+            known = ", ".join(column.values or ("yes", "no"))
+            raise ValueError(f"is none of {known}")
+        return _YES_NO[word]
+    if isinstance(cell, (int, float, np.number)) and not isinstance(cell, bool):
+        number = float(cell)
+    else:
+        text = word.replace(" ", "").replace(decimal, ".") if decimal == "," else word
+        if not re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", text):
+            raise ValueError("is not a number")
+        number = float(text)
+    if not np.isfinite(number):
+        raise ValueError("is not a finite number")
+    return number * column.scale
+
+
+def cross_check(table: pd.DataFrame, manifest: Manifest) -> list[CellProblem]:
+    """Set cells that contradict another column to NaN, in place, and return them.
+
+    The rules are the manifest's `at_most` and `only_if`; the index is the spreadsheet row.
+    """
+    problems: list[CellProblem] = []
+    for name, column in manifest.columns.items():
+        if name not in table:
+            continue
+        reasons = pd.Series([""] * len(table), index=table.index)
+        if column.at_most is not None and column.at_most in table:
+            reasons[table[name] > table[column.at_most]] = f"exceeds {column.at_most}"
+        for other, wanted in column.only_if.items():
+            if other in table:
+                wrong = table[name].notna() & table[other].notna() & (table[other] != wanted)
+                reasons[wrong] = f"given although {other} is not {wanted:g}"
+        for row in table.index[reasons != ""]:
+            subject, value = str(table.at[row, "subject_id"]), float(str(table.at[row, name]))
+            problems.append(CellProblem(subject, name, int(row), f"{value:g}", reasons[row]))
+            table.loc[row, name] = np.nan
+    return problems
+
+
+@dataclass(frozen=True)
+class Feature:
+    """One input of the clinical encoder.
+
+    Attributes:
+        name: Canonical name.
+        kind: numeric, binary, categorical or presence.
+        unit: Canonical unit.
+        range: Plausible lowest and highest value, in that unit.
+        vocabulary: Words of a categorical feature; the code is the position.
+    """
+
+    name: str
+    kind: str
+    unit: str | None = None
+    range: tuple[float, float] | None = None
+    vocabulary: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ClinicalSchema:
+    """The features in order; turns cohort tables into the matrix that a model reads."""
+
+    features: tuple[Feature, ...]
+
+    @classmethod
+    def fit(cls, train: pd.DataFrame, manifest: Manifest, names: Sequence[str]) -> ClinicalSchema:
+        """Schema of the named features; vocabularies come from the training rows.
+
+        Raises:
+            CohortError: a feature has no value in any training row.
+        """
+        features = []
+        for name in names:
+            column = manifest.columns[name]
+            if name not in train or train[name].isna().all():
+                raise CohortError(
+                    f"Column {name!r} has no usable value in the {len(train)} training rows; "
+                    "leave it out of data.features or correct its manifest entry."
+                )
+            words = sorted(train[name].dropna().unique()) if column.kind == "categorical" else []
+            features.append(Feature(name, column.kind, column.unit, column.range, tuple(words)))
+        return cls(tuple(features))
+
+    @property
+    def names(self) -> list[str]:
+        """Names in the matrix' order."""
+        return [feature.name for feature in self.features]
+
+    def encode(self, table: pd.DataFrame) -> np.ndarray:
+        """Matrix (n, F) float64: canonical units, NaN for missing, codes for categories.
+
+        A word outside the vocabulary gets the code ``len(vocabulary)``. A column that the table
+        lacks is missing in every row.
+        """
+        matrix = np.full((len(table), len(self.features)), np.nan)
+        for j, feature in enumerate(self.features):
+            if feature.name not in table:
+                continue
+            column = table[feature.name]
+            if feature.kind == "categorical":
+                codes = {word: float(code) for code, word in enumerate(feature.vocabulary)}
+                unseen = float(len(feature.vocabulary))
+                column = column.map(codes).fillna(unseen).where(column.notna())
+            matrix[:, j] = column.to_numpy(dtype=np.float64, na_value=np.nan)
+        return matrix
+
+    def to_dict(self) -> list[dict[str, Any]]:
+        """Plain values, as stored in a checkpoint."""
+        return [
+            {
+                **dataclasses.asdict(feature),
+                "range": list(feature.range) if feature.range is not None else None,
+                "vocabulary": list(feature.vocabulary),
+            }
+            for feature in self.features
+        ]
+
+    @classmethod
+    def from_dict(cls, content: Sequence[dict[str, Any]]) -> ClinicalSchema:
+        """The inverse of :meth:`to_dict`."""
+        return cls(
+            tuple(
+                Feature(
+                    item["name"],
+                    item["kind"],
+                    item["unit"],
+                    None if item["range"] is None else (item["range"][0], item["range"][1]),
+                    tuple(item["vocabulary"]),
+                )
+                for item in content
+            )
+        )
+
+
+def select_features(manifest: Manifest, chosen: Sequence[str] | None) -> list[str]:
+    """The chosen features, or all whose role is feature.
+
+    Raises:
+        ConfigError: a name is unknown, or its role forbids it.
+    """
+    if chosen is None:
+        return manifest.features
+    if len(set(chosen)) < len(chosen) or not chosen:
+        raise ConfigError("data.features must name at least one column, and each once.")
+    for name in chosen:
+        if name not in manifest.columns:
+            raise ConfigError(
+                f"data.features names {name!r}, which manifest {manifest.name!r} does not have; "
+                f"its features are {', '.join(manifest.features)}."
+            )
+        role = manifest.columns[name].role
+        if role == "outcome":
+            raise ConfigError(
+                f"data.features names {name!r}, an outcome: it defines or follows the label, and "
+                "a model that reads it reads the answer; leave it out."
+            )
+        if role != "feature":
+            raise ConfigError(
+                f"data.features names {name!r}, whose role in manifest {manifest.name!r} is "
+                f"{role}; leave it out or change its role there."
+            )
+    return list(chosen)
+
+
+def fit_preprocessing(matrix: np.ndarray, schema: ClinicalSchema) -> ColumnTransformer:
+    """Fit imputation, missing indicators, scaling and one-hot on training rows.
+
+    Median (numeric) or most frequent (others) imputation, an indicator for each column with
+    missing training cells, unit variance for numeric columns, and one-hot codes in which
+    categories rarer than `RARE` rows, and at inference unseen ones, share one bucket.
+
+    Args:
+        matrix: (n, F) float64 from :meth:`ClinicalSchema.encode`, training rows only.
+        schema: The schema of its columns.
+    """
+    kinds = [feature.kind for feature in schema.features]
+    numeric = [i for i, kind in enumerate(kinds) if kind == "numeric"]
+    binary = [i for i, kind in enumerate(kinds) if kind in ("binary", "presence")]
+    words = [i for i, kind in enumerate(kinds) if kind == "categorical"]
+    onehot = OneHotEncoder(
+        min_frequency=RARE, handle_unknown="infrequent_if_exist", sparse_output=False
+    )
+    transformer = ColumnTransformer(
+        [
+            (
+                "numeric",
+                Pipeline([("fill", _imputer("median")), ("scale", StandardScaler())]),
+                numeric,
+            ),
+            ("binary", _imputer("most_frequent"), binary),
+            ("missing", MissingIndicator(error_on_new=False), list(range(len(kinds)))),
+            ("words", Pipeline([("fill", _imputer("most_frequent")), ("onehot", onehot)]), words),
+        ],
+        sparse_threshold=0.0,
+    )
+    return transformer.fit(matrix)
+
+
+def freeze(transformer: ColumnTransformer, schema: ClinicalSchema) -> dict[str, Any]:
+    """The fitted preprocessing as plain numbers, for a model's hyperparameters.
+
+    Keys: `features`, `fill` (one value a column), `numeric` (columns, mean, scale),
+    `indicators` (columns), `one_hot` (source column and codes of each output), `names`.
+    """
+    parts = {name: (step, columns) for name, step, columns in transformer.transformers_}
+    fill = [0.0] * len(schema.features)
+    columns: list[int] = []
+    mean: list[float] = []
+    scale: list[float] = []
+    one_hot_columns: list[int] = []
+    one_hot_codes: list[list[float]] = []
+    names: list[str] = []
+    one_hot_names: list[str] = []
+
+    def learn_fill(imputer: SimpleImputer, where: list[int]) -> None:
+        for i, value in zip(where, imputer.statistics_, strict=True):
+            fill[i] = float(value)
+
+    numeric, where = parts["numeric"]
+    if where:
+        learn_fill(numeric["fill"], where)
+        columns += where
+        mean += [float(value) for value in numeric["scale"].mean_]
+        scale += [float(value) for value in numeric["scale"].scale_]
+    binary, where = parts["binary"]
+    if where:
+        learn_fill(binary, where)
+        columns += where
+        mean += [0.0] * len(where)
+        scale += [1.0] * len(where)
+    names += [schema.names[i] for i in columns]
+    indicators = [int(i) for i in parts["missing"][0].features_]
+    names += [f"{schema.names[i]} missing" for i in indicators]
+    words, where = parts["words"]
+    if where:
+        learn_fill(words["fill"], where)
+        encoder = words["onehot"]
+        for position, i in enumerate(where):
+            feature = schema.features[i]
+            rare = encoder.infrequent_categories_[position]
+            rare_codes = [] if rare is None else [float(code) for code in rare]
+            for code in encoder.categories_[position]:
+                if float(code) not in rare_codes:
+                    one_hot_columns.append(i)
+                    one_hot_codes.append([float(code)])
+                    one_hot_names.append(f"{feature.name} = {feature.vocabulary[int(code)]}")
+            if rare_codes:
+                one_hot_columns.append(i)
+                one_hot_codes.append([*rare_codes, float(len(feature.vocabulary))])
+                one_hot_names.append(f"{feature.name} = other")
+    return {
+        "features": schema.names,
+        "fill": fill,
+        "numeric": {"columns": columns, "mean": mean, "scale": scale},
+        "indicators": indicators,
+        "one_hot": {"columns": one_hot_columns, "codes": one_hot_codes},
+        "names": names + one_hot_names,
+    }
+
+
+def _imputer(strategy: str) -> SimpleImputer:
+    return SimpleImputer(strategy=strategy, keep_empty_features=True)

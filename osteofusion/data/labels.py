@@ -1,0 +1,145 @@
+"""Labels: from a column, a T-score, or a file of their own; and the tasks they serve."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pandas as pd
+
+from osteofusion.data.manifest import LABELS, Manifest, normalise_id, normalise_word
+from osteofusion.data.report import JoinReport
+from osteofusion.data.table import find_column, need_column, read_table
+from osteofusion.errors import CohortError
+
+TASKS: dict[str, dict[str, str]] = {
+    "binary": {"normal": "normal", "osteopenia": "low_bmd", "osteoporosis": "low_bmd"},
+    "osteoporosis": {
+        "normal": "no_osteoporosis",
+        "osteopenia": "no_osteoporosis",
+        "osteoporosis": "osteoporosis",
+    },
+    "three_class": {label: label for label in LABELS},
+}
+
+
+def task_classes(task: str) -> list[str]:
+    """Class names of a task, in order of falling bone density."""
+    return list(dict.fromkeys(TASKS[task].values()))
+
+
+def label_file(manifest: Manifest, root: Path, given: str | os.PathLike[str] | None) -> Path | None:
+    """The separate label file: the one given, else the manifest's; None when there is none.
+
+    Raises:
+        CohortError: it does not exist.
+    """
+    if given is None and manifest.label.file is None:
+        return None
+    path = Path(given) if given is not None else root / str(manifest.label.file)
+    if not path.is_file():
+        note = f" {manifest.note}" if manifest.note else ""
+        raise CohortError(f"Label file {path} does not exist.{note}")
+    return path
+
+
+def read_labels(
+    raw: pd.DataFrame,
+    rows: pd.DataFrame,
+    path: Path,
+    manifest: Manifest,
+    report: JoinReport,
+    *,
+    file: Path | None,
+    needed: bool,
+) -> pd.Series:
+    """The class of each row (None where unknown), from the file, the column or the T-score.
+
+    Raises:
+        CohortError: the label column is missing, a label is unknown, or the file names subjects
+            that the table does not have.
+    """
+    source = manifest.label
+    labels = pd.Series([None] * len(rows), index=rows.index, dtype=object)
+    if file is not None:
+        by_id = _read_label_file(file, manifest)
+        labels = rows["subject_id"].map(by_id).where(lambda found: found.notna(), None)
+        unknown = sorted(set(by_id) - set(rows["subject_id"]))
+        if unknown:
+            raise CohortError(
+                f"Label file {file} names {len(unknown)} subjects that table {path} does not "
+                f"have, such as {unknown[0]!r}; correct their {source.id!r}."
+            )
+    elif source.column is not None and source.file is None:
+        headers = [source.column]
+        header = (
+            need_column(raw, headers, path, "label column")
+            if needed and source.t_score is None
+            else find_column(raw, headers, path, "label column")
+        )
+        if header is not None:
+            found = [
+                None
+                if cell is None
+                else _canonical_label(cell, manifest, f"table {path}, row {row}, {header!r}")
+                for row, cell in raw[header].items()
+            ]
+            labels = pd.Series(found, index=rows.index, dtype=object)
+    if source.t_score is not None and source.t_score in rows:
+        by_score = rows[source.t_score].map(who_label, na_action="ignore")
+        for row in rows.index[labels.notna() & by_score.notna() & (labels != by_score)]:
+            report.label_conflicts.append(
+                {
+                    "subject": str(rows.at[row, "subject_id"]),
+                    "table": str(labels[row]),
+                    f"{source.t_score} {rows.at[row, source.t_score]!s}": str(by_score[row]),
+                }
+            )
+        labels = labels.where(labels.notna(), by_score.where(by_score.notna(), None))
+    return labels
+
+
+def who_label(t_score: float) -> str:
+    """WHO class of a T-score in SD: >= -1 normal, <= -2.5 osteoporosis, between osteopenia.
+
+    World Health Organization, Technical Report Series 843, 1994.
+    """
+    if t_score >= -1.0:
+        return "normal"
+    return "osteoporosis" if t_score <= -2.5 else "osteopenia"
+
+
+def _canonical_label(cell: object, manifest: Manifest, where: str) -> str:
+    word = normalise_word(cell)
+    label = manifest.label.values.get(word, word)
+    if label not in LABELS:
+        raise CohortError(
+            f"Unknown label {str(cell)!r} in {where}; use {', '.join(LABELS)}, or map it under "
+            "label.values in the manifest."
+        )
+    return label
+
+
+def _read_label_file(path: Path, manifest: Manifest) -> dict[str, str]:
+    table = read_table(
+        path,
+        manifest.model_copy(
+            update={
+                "table": manifest.table.model_copy(
+                    update={"sheet": None, "delimiter": None, "decimal": "."}
+                )
+            }
+        ),
+    )
+    ids = need_column(table, [manifest.label.id], path, "ID column")
+    header = need_column(table, [str(manifest.label.column)], path, "label column")
+    found: dict[str, str] = {}
+    for row, (subject, cell) in table[[ids, header]].iterrows():
+        if subject is None or cell is None:
+            raise CohortError(f"Label file {path}, row {row}: the ID or the label is empty.")
+        label = _canonical_label(cell, manifest, f"label file {path}, row {row}")
+        if found.setdefault(normalise_id(subject), label) != label:
+            raise CohortError(
+                f"Label file {path}, row {row}: subject {subject} has two labels; keep one."
+            )
+    return found

@@ -1,0 +1,311 @@
+"""A manifest says what the files and columns of one data set mean.
+
+Adding a hospital's data set means writing one YAML file. Every statement about a column (its unit,
+its plausible range, whether it defines the label) stands there and nowhere in the code.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import unicodedata
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from osteofusion.errors import ManifestError
+from osteofusion.resources import find_shipped, shipped_names
+
+Label = Literal["normal", "osteopenia", "osteoporosis"]
+LABELS: tuple[Label, ...] = ("normal", "osteopenia", "osteoporosis")
+
+Kind = Literal["numeric", "binary", "categorical", "presence", "text"]
+Role = Literal["feature", "outcome", "identifier", "ignored"]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Column(_Strict):
+    """One column of the clinical table.
+
+    Attributes:
+        header: Header in the file, or several accepted ones; the canonical name when left out.
+        kind: ``numeric``; ``binary`` (0/1); ``categorical``; ``presence`` (free text where a word
+            of `absent` means 0 and anything else 1); ``text``, which is never a feature.
+        role: ``feature``; ``outcome`` (defines or follows the label: can never be a feature);
+            ``identifier``; ``ignored``.
+        unit: Canonical unit, after `scale`.
+        scale: Factor from the file's unit to the canonical unit.
+        range: Plausible lowest and highest value in canonical units; others count as missing.
+        values: Canonical value of each spelling: 0 or 1 for binary, a word for categorical.
+        absent: Words that mean "none" in a presence column.
+        at_most: Name of a numeric column that this one cannot exceed.
+        only_if: Values of other columns without which this one makes no sense.
+    """
+
+    header: str | list[str] | None = None
+    kind: Kind
+    role: Role = "feature"
+    unit: str | None = None
+    scale: Annotated[float, Field(gt=0)] = 1.0
+    range: tuple[float, float] | None = None
+    values: dict[str, str | float] = {}
+    absent: list[str] = ["no", "none"]
+    at_most: str | None = None
+    only_if: dict[str, float] = {}
+
+    @field_validator("values", mode="before")
+    @classmethod
+    def _words(cls, value: object) -> object:
+        return _normalise_keys(value)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Column:
+        if self.kind == "text" and self.role == "feature":
+            raise ValueError(
+                "a text column cannot be a feature; use kind presence or categorical, "
+                "or role ignored"
+            )
+        if self.range is not None and self.range[0] >= self.range[1]:
+            raise ValueError(f"range {list(self.range)} is empty; give [lowest, highest]")
+        if self.kind == "binary":
+            wrong = [value for value in self.values.values() if value not in (0.0, 1.0)]
+            if wrong:
+                raise ValueError(f"binary values must be 0 or 1, not {wrong[0]!r}")
+        if self.range is not None and self.kind != "numeric":
+            raise ValueError(f"range is for numeric columns, and this one is {self.kind}")
+        return self
+
+    def headers(self, name: str) -> list[str]:
+        """Accepted headers, the canonical name last."""
+        given = [self.header] if isinstance(self.header, str) else list(self.header or [])
+        return [*given, name]
+
+
+class Table(_Strict):
+    """The clinical spreadsheet: xlsx, xls, csv, tsv or parquet, relative to the root."""
+
+    file: str
+    id: str
+    sheet: str | None = None
+    delimiter: str | None = None
+    decimal: Literal[".", ","] = "."
+    encoding: str = "utf-8-sig"
+
+
+class Images(_Strict):
+    """Where the radiographs are.
+
+    Attributes:
+        layout: ``class_folders`` (one folder a class), ``folder`` (all in one folder) or
+            ``column`` (a table column holds the path).
+        folders: Label of each class folder.
+        folder: The folder of layout ``folder``, relative to the root.
+        column: Header of the path column of layout ``column``.
+        id_pattern: Regular expression on the file's stem; its first group is the subject ID.
+    """
+
+    layout: Literal["class_folders", "folder", "column"]
+    folders: dict[str, Label] = {}
+    folder: str = "."
+    column: str | None = None
+    id_pattern: str = r"(.+)"
+
+    @field_validator("id_pattern")
+    @classmethod
+    def _compiles(cls, value: str) -> str:
+        try:
+            groups = re.compile(value).groups
+        except re.error as error:
+            raise ValueError(f"{value!r} is not a regular expression: {error}") from None
+        if groups < 1:
+            raise ValueError(f"{value!r} needs one group, such as '(.+)', that holds the ID")
+        return value
+
+    @model_validator(mode="after")
+    def _complete(self) -> Images:
+        if self.layout == "class_folders" and not self.folders:
+            raise ValueError("layout class_folders needs `folders`, the label of each folder")
+        if self.layout == "column" and not self.column:
+            raise ValueError("layout column needs `column`, the header of the path column")
+        return self
+
+
+class LabelSource(_Strict):
+    """Where the label comes from: a column, else the T-score by the WHO thresholds.
+
+    Attributes:
+        column: Header of the label column.
+        values: Canonical class of each spelling that is not a class name itself.
+        t_score: Canonical name of the T-score column, read where `column` gives nothing.
+        file: A separate label file (CSV), relative to the root.
+        id: Header of the subject ID in `file`.
+    """
+
+    column: str | None = None
+    values: dict[str, Label] = {}
+    t_score: str | None = None
+    file: str | None = None
+    id: str = "id"
+
+    @field_validator("values", mode="before")
+    @classmethod
+    def _words(cls, value: object) -> object:
+        return _normalise_keys(value)
+
+
+class Expected(_Strict):
+    """Counts that the published data set has; a copy that differs is reported."""
+
+    rows: int | None = None
+    radiographs: int | None = None
+    labels: dict[Label, int] = {}
+
+
+class Manifest(_Strict):
+    """One data set: files, columns, units, roles, licence.
+
+    Read with :func:`load_manifest`, which turns every mistake into one sentence.
+    """
+
+    name: str
+    title: str
+    site: str | None = None
+    region: str
+    license: str
+    citation: str
+    doi: str | None = None
+    url: str | None = None
+    note: str | None = None
+    synthetic: bool = False
+    images: Images
+    table: Table
+    label: LabelSource
+    columns: dict[str, Column]
+    expected: Expected = Expected()
+
+    @model_validator(mode="after")
+    def _refers_to_its_columns(self) -> Manifest:
+        reserved = {"subject_id", "image", "image_sha256", "group", "site", "region", "label"}
+        for name, column in self.columns.items():
+            if name in reserved:
+                raise ValueError(f"columns.{name}: the name is reserved for the cohort table")
+            for other in [column.at_most, *column.only_if]:
+                if other is not None and other not in self.columns:
+                    raise ValueError(f"columns.{name} refers to {other!r}, which is no column")
+        score = self.label.t_score
+        if score is not None:
+            if score not in self.columns:
+                raise ValueError(f"label.t_score refers to {score!r}, which is no column")
+            if self.columns[score].role != "outcome":
+                raise ValueError(f"columns.{score} defines the label, so its role is outcome")
+        if self.label.column is None and score is None and not self.images.folders:
+            raise ValueError("label needs `column` or `t_score`, or images class folders")
+        return self
+
+    @property
+    def features(self) -> list[str]:
+        """Canonical names of all columns whose role is feature, in the manifest's order."""
+        return [name for name, column in self.columns.items() if column.role == "feature"]
+
+    def layout(self) -> str:
+        """The expected files under the root, for a message."""
+        images = self.images
+        lines = [f"  {self.table.file}"]
+        if images.layout == "class_folders":
+            lines += [f"  {folder}/*.jpg, *.png ..." for folder in images.folders]
+        elif images.layout == "folder":
+            lines.append(f"  {images.folder}/*.png, *.jpg ...")
+        if self.label.file is not None:
+            lines.append(f"  {self.label.file}  (columns {self.label.id}, {self.label.column})")
+        return "\n".join(lines)
+
+
+def load_manifest(name_or_path: str | Path) -> Manifest:
+    """Read and validate a manifest: a file, or the name of a shipped one.
+
+    Raises:
+        ManifestError: the file is missing, no YAML, or a key or value is wrong.
+    """
+    path = Path(name_or_path)
+    if not path.is_file():
+        shipped = find_shipped("manifests", str(name_or_path))
+        if shipped is None:
+            known = [name.removesuffix(".yaml") for name in shipped_names("manifests")]
+            close = difflib.get_close_matches(str(name_or_path), known, n=1)
+            hint = f" Did you mean {close[0]!r}?" if close else ""
+            raise ManifestError(
+                f"Manifest {str(name_or_path)!r} is neither a file nor one of ours "
+                f"({', '.join(known)}).{hint}"
+            )
+        path = shipped
+    try:
+        content: Any = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        where = getattr(error, "problem_mark", None)
+        line = f" near line {where.line + 1}" if where is not None else ""
+        raise ManifestError(f"Manifest {path} is not valid YAML{line}; mend it there.") from None
+    if not isinstance(content, dict):
+        raise ManifestError(f"Manifest {path} holds no `key: value` lines; see the shipped ones.")
+    try:
+        return Manifest.model_validate(content)
+    except ValidationError as error:
+        raise ManifestError(_sentence(path, error)) from None
+
+
+def normalise_header(text: object) -> str:
+    """Header as compared: no case, no repeated spaces, no trailing punctuation."""
+    plain = unicodedata.normalize("NFKC", str(text)).casefold()
+    return " ".join(plain.split()).rstrip(" :;.,*?")
+
+
+def normalise_id(value: object) -> str:
+    """Subject ID as compared: text without surrounding space; 1377.0 is 1377."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return unicodedata.normalize("NFC", str(value)).strip()
+
+
+def normalise_word(text: object) -> str:
+    """A cell's word as compared: no case, single spaces."""
+    return " ".join(unicodedata.normalize("NFKC", str(text)).casefold().split())
+
+
+def _normalise_keys(value: object) -> object:
+    if isinstance(value, dict):
+        return {normalise_word(key): item for key, item in value.items()}
+    return value
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML in which yes, no, true and false stay the words that stand in the cells.
+
+    No key of a manifest but `synthetic` is a truth value, and pydantic reads the word there.
+    """
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:bool"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
+def _sentence(path: Path, error: ValidationError) -> str:
+    first = error.errors(include_url=False)[0]
+    # A union puts the member's type in the location; a user's key never looks like that.
+    key = ".".join(str(part) for part in first["loc"] if not str(part).startswith("constrained-"))
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "extra_forbidden":
+        message = "is not a key that a manifest knows"
+    elif first["type"] == "missing":
+        message = "is missing"
+    else:
+        shown = first.get("input")
+        if not isinstance(shown, (dict, list)):
+            message = f"is {shown!r}: {message}"
+    more = f" ({error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    return f"Manifest {path}: {key} {message}{more}." if key else f"Manifest {path}: {message}."

@@ -1,0 +1,273 @@
+"""Read radiographs of any ordinary file format and bring them to one size."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import ExifTags, Image, ImageChops, TiffImagePlugin
+
+from osteofusion.errors import ConfigError, RadiographError
+
+Gray = NDArray[np.uint8]
+
+MIN_SIDE = 16
+MAX_PIXELS = 100_000_000  # a film digitised at 50 um has 60 million
+_ALGORITHM = 1  # raise it whenever the pixels that RadiographPreprocessing returns change
+
+# Pillow and OpenCV warn about harmless oddities of EXIF blocks and TIFF tags, one line a file.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
+
+
+def read_radiograph(path: str | os.PathLike[str]) -> Gray:
+    """Read an image file as 8-bit luminance, (H, W) uint8, upright as its EXIF tag says.
+
+    The format is told by the file's first bytes, never by its name: PNG, JPEG and TIFF with 1 to
+    16 bits, gray, colour, palette or alpha. Colour becomes ITU-R 601 luminance, transparency
+    becomes black. A 16-bit file is divided by 257; one whose values all lie below 4096 is taken
+    as 12-bit, the usual depth of a detector, and scaled by 255 / 4095.
+
+    Raises:
+        RadiographError: the file is missing, empty, cut short, not a PNG, JPEG or TIFF, holds
+            several pictures or CMYK, float or 32-bit pixels, or is implausibly small or large.
+    """
+    path = Path(path)
+    return decode_radiograph(read_bytes(path), path)
+
+
+def content_hash(path: str | os.PathLike[str]) -> str:
+    """SHA-256 of a file's bytes, as 64 hexadecimal digits.
+
+    Raises:
+        RadiographError: the file cannot be read.
+    """
+    path = Path(path)
+    digest = hashlib.sha256()
+    try:
+        _require_file(path)
+        with path.open("rb") as file:
+            while chunk := file.read(1 << 20):
+                digest.update(chunk)
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    return digest.hexdigest()
+
+
+def read_bytes(path: Path) -> bytes:
+    """Bytes of a file that may be a radiograph; of anything else no more than its head is read.
+
+    Raises:
+        RadiographError: the file is missing, empty, or not a PNG, JPEG or TIFF.
+    """
+    try:
+        _require_file(path)
+        with path.open("rb") as file:
+            head = file.read(_HEAD)
+            _format_of(head, path)
+            return head + file.read()
+    except OSError as error:
+        raise _unreadable(path, error) from error
+
+
+def decode_radiograph(data: bytes, path: Path) -> Gray:
+    """Decode the bytes of an image file as `read_radiograph` does; ``path`` is for messages."""
+    form = _format_of(data[:_HEAD], path)
+    gray = form.decode(data, path, form.name)
+    height, width = gray.shape
+    if min(height, width) < MIN_SIDE:
+        raise _refusal(
+            path,
+            f"it has {width} x {height} pixels, fewer than {MIN_SIDE} on a side",
+            "replace it by the radiograph in full size",
+        )
+    return gray
+
+
+@dataclass(frozen=True)
+class RadiographPreprocessing:
+    """Bring a radiograph to a square without distorting it.
+
+    Args:
+        size: side of the square in pixels.
+        clahe: equalise local contrast (CLAHE, clip limit 2.0, 8 x 8 tiles) of the picture itself,
+            not of the padding around it.
+    """
+
+    size: int
+    clahe: bool = False
+
+    def __post_init__(self) -> None:
+        if self.size < MIN_SIDE:
+            raise ConfigError(
+                f"Image size {self.size} is too small; choose at least {MIN_SIDE} pixels."
+            )
+
+    def __call__(self, image: Gray) -> Gray:
+        """Scale (H, W) uint8 so that the longer side fits, and pad with 0 to (size, size) uint8."""
+        if image.ndim != 2 or image.dtype != np.uint8:
+            raise ValueError(f"expected an (H, W) uint8 image, got {image.shape} {image.dtype}")
+        longer = max(image.shape)
+        if longer != self.size:
+            height, width = (max(1, round(side * self.size / longer)) for side in image.shape)
+            how = cv2.INTER_AREA if longer > self.size else cv2.INTER_LINEAR
+            image = cast("Gray", cv2.resize(image, (width, height), interpolation=how))
+        if self.clahe:
+            image = cast("Gray", cv2.createCLAHE(clipLimit=2.0, tileGridSize=(8, 8)).apply(image))
+        height, width = image.shape
+        top, left = (self.size - height) // 2, (self.size - width) // 2
+        square = np.zeros((self.size, self.size), dtype=np.uint8)
+        square[top : top + height, left : left + width] = image
+        return square
+
+    @property
+    def key(self) -> str:
+        """Short name of these settings, fit for a folder; it changes whenever the pixels would."""
+        return f"v{_ALGORITHM}-{self.size}{'-clahe' if self.clahe else ''}"
+
+
+def _decode_pillow(data: bytes, path: Path, name: str) -> Gray:
+    # Pillow and not OpenCV: OpenCV fills damaged compressed TIFFs in silence.
+    try:
+        with Image.open(io.BytesIO(data), formats=[name]) as image:
+            _check_kind(image, path, name)
+            if name == "JPEG":
+                image.draft("L", image.size)  # takes the luminance plane as stored; 2x faster
+            image.load()
+            deep = image.mode.startswith("I") or _bits(image, data) == 16
+            gray = _from_16_bit(image, data) if deep else _from_8_bit(image)
+            # After load(), since Pillow turns a TIFF by itself and then drops the tag.
+            turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except (RadiographError, MemoryError):
+        raise
+    except Image.DecompressionBombError as error:
+        raise _too_large(path) from error
+    except Exception as error:  # damaged files raise nearly anything from inside Pillow
+        raise _refusal(
+            path,
+            f"it is cut short, damaged or an unusual kind of {name}",
+            "download it again or export it as an 8- or 16-bit grayscale PNG",
+        ) from error
+    return np.ascontiguousarray(turn(gray) if turn else gray)
+
+
+def _check_kind(image: Image.Image, path: Path, name: str) -> None:
+    if image.width * image.height > MAX_PIXELS:
+        raise _too_large(path)
+    # Phones store previews and gain maps behind the one picture of a JPEG.
+    pictures = 1 if name == "JPEG" else getattr(image, "n_frames", 1)
+    if pictures > 1:
+        raise _refusal(
+            path, f"it holds {pictures} pictures", "save the radiograph alone in a file of its own"
+        )
+    kind = {"CMYK": "CMYK print colours", "F": "floating-point pixels", "LAB": "CIE Lab colours"}
+    if name == "TIFF":
+        kind["I"] = "signed or 32-bit pixels"
+    if image.mode in kind:
+        raise _refusal(
+            path, f"it holds {kind[image.mode]}", "export it as an 8- or 16-bit grayscale PNG"
+        )
+
+
+def _bits(image: Image.Image, data: bytes) -> int:
+    if image.format == "PNG":
+        return data[24]
+    tags = getattr(image, "tag_v2", {})
+    return int(tags.get(TiffImagePlugin.BITSPERSAMPLE, (8,))[0])
+
+
+def _from_8_bit(image: Image.Image) -> Gray:
+    gray = image.convert("L")
+    if image.has_transparency_data:
+        gray = ImageChops.multiply(gray, image.convert("RGBA").getchannel("A"))
+    return np.array(gray)
+
+
+def _from_16_bit(image: Image.Image, data: bytes) -> Gray:
+    if image.mode.startswith("I"):
+        values: NDArray[Any] = np.asarray(image).astype(np.uint16)
+        opacity = None
+    else:  # Pillow cuts 16-bit colour to 8 bits; it has read the file, so nothing is missing
+        raw = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+        colour = cast("NDArray[np.uint16]", raw)
+        values = cv2.cvtColor(colour[..., :3], cv2.COLOR_BGR2GRAY)
+        opacity = colour[..., 3] / 65535 if colour.shape[2] == 4 else None
+    white = 4095 if values.max() < 4096 else 65535
+    # Pillow inverts a TIFF whose zero is white at 8 bits, not at 16.
+    if getattr(image, "tag_v2", {}).get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0:
+        values = white - values
+    if opacity is not None:
+        values = values * opacity
+    return cast("Gray", cv2.convertScaleAbs(values, alpha=255 / white))
+
+
+def _require_file(path: Path) -> None:
+    if path.is_dir():
+        raise _refusal(path, "it is a folder", "name an image file")
+    if not path.is_file():
+        raise _refusal(path, "there is no such file", "check the name")
+
+
+def _format_of(head: bytes, path: Path) -> _Format:
+    if not head:
+        raise _refusal(path, "it is empty (0 bytes)", "download or export it again")
+    for form in _FORMATS:
+        if head.startswith(form.magic):
+            return form
+    raise _refusal(
+        path,
+        "its content is not a PNG, JPEG or TIFF image, whatever its name says",
+        "export the radiograph in one of these formats",
+    )
+
+
+def _unreadable(path: Path, error: OSError) -> RadiographError:
+    return _refusal(path, error.strerror or "the system refuses it", "check permissions and disk")
+
+
+def _too_large(path: Path) -> RadiographError:
+    return _refusal(
+        path, f"it has more than {MAX_PIXELS // 10**6} million pixels", "export it at a lower size"
+    )
+
+
+def _refusal(path: Path, reason: str, remedy: str) -> RadiographError:
+    return RadiographError(f"Cannot read the radiograph {path}: {reason}; {remedy}.")
+
+
+@dataclass(frozen=True)
+class _Format:
+    name: str
+    suffixes: tuple[str, ...]
+    magic: tuple[bytes, ...]
+    decode: Callable[[bytes, Path, str], Gray]
+
+
+_FORMATS = (
+    _Format("PNG", (".png",), (b"\x89PNG\r\n\x1a\n",), _decode_pillow),
+    _Format("JPEG", (".jpg", ".jpeg"), (b"\xff\xd8\xff",), _decode_pillow),
+    _Format("TIFF", (".tif", ".tiff"), (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), _decode_pillow),
+)
+_HEAD = 16  # bytes that tell the format
+
+RADIOGRAPH_SUFFIXES = frozenset(suffix for form in _FORMATS for suffix in form.suffixes)
+"""Suffixes, in lower case, of the files that count as images when a folder is scanned."""
+
+_TURNS: dict[int, Callable[[Gray], Gray]] = {  # EXIF orientation: what makes the picture upright
+    2: np.fliplr,
+    3: lambda image: np.rot90(image, 2),
+    4: np.flipud,
+    5: np.transpose,
+    6: lambda image: np.rot90(image, -1),
+    7: lambda image: np.rot90(image, 2).T,
+    8: np.rot90,
+}

@@ -1,0 +1,148 @@
+"""What a join found: everything that was matched, left out, or looks wrong."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from osteofusion.data.clinical import CellProblem
+
+
+@dataclass
+class JoinReport:
+    """Findings of :func:`osteofusion.data.cohort.build_cohort`; nothing is dropped in silence.
+
+    Lists hold subject IDs, image paths relative to the root, or the findings themselves.
+    """
+
+    manifest: str
+    title: str
+    citation: str
+    synthetic: bool
+    root: str
+    rows: int
+    images: int
+    joined: int
+    subjects: int
+    by_label: dict[str, int]
+    images_without_row: list[str] = field(default_factory=list)
+    rows_without_image: list[str] = field(default_factory=list)
+    rows_without_label: list[str] = field(default_factory=list)
+    duplicate_ids: list[str] = field(default_factory=list)
+    summary_rows: list[int] = field(default_factory=list)
+    label_conflicts: list[dict[str, str]] = field(default_factory=list)
+    unreadable_images: list[dict[str, str]] = field(default_factory=list)
+    identical_groups: list[list[str]] = field(default_factory=list)
+    surplus_identical_images: list[str] = field(default_factory=list)
+    conflicting_groups: list[dict[str, str]] = field(default_factory=list)
+    implausible_cells: list[CellProblem] = field(default_factory=list)
+    unparsable_cells: list[CellProblem] = field(default_factory=list)
+    constant_columns: list[str] = field(default_factory=list)
+    suspected_leaks: list[dict[str, Any]] = field(default_factory=list)
+    unmapped_columns: list[str] = field(default_factory=list)
+    absent_columns: list[str] = field(default_factory=list)
+    unexpected_counts: list[str] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return dataclasses.asdict(self)
+
+    @property
+    def problems(self) -> list[str]:
+        """Names of all findings that are not empty; `--strict` refuses any of them.
+
+        Summary rows and columns that the manifest does not map are noted, not wrong.
+        """
+        harmless = {"summary_rows", "unmapped_columns"}
+        return [
+            item.name
+            for item in dataclasses.fields(self)
+            if isinstance(getattr(self, item.name), list)
+            and getattr(self, item.name)
+            and item.name not in harmless
+        ]
+
+    def __rich__(self) -> RenderableType:
+        table = Table(title=f"Cohort {self.manifest}: {self.title}", title_justify="left")
+        table.add_column("finding")
+        table.add_column("count", justify="right")
+        table.add_column("what it means and where", overflow="fold")
+        labels = ", ".join(f"{count} {label}" for label, count in self.by_label.items())
+        table.add_row("joined", str(self.joined), f"radiographs with a row: {labels}")
+        table.add_row("subjects", str(self.subjects), "")
+        table.add_row("images", str(self.images), "files found")
+        table.add_row("rows", str(self.rows), "table rows with a subject ID")
+        table.add_section()
+        for name, meaning, shown in self._lines():
+            count = len(getattr(self, name))
+            style = "" if count == 0 else "yellow" if name in self.problems else "cyan"
+            text = f"{meaning}: {_some(shown)}" if count else ""
+            table.add_row(Text(name.replace("_", " "), style), Text(str(count), style), text)
+        parts: list[RenderableType] = [table, Text(f"Source: {self.citation}", style="dim")]
+        if self.synthetic:
+            parts.insert(0, Text("SYNTHETIC DEMO DATA: no patient stands behind it", "bold red"))
+        return Group(*parts)
+
+    def _lines(self) -> list[tuple[str, str, list[str]]]:
+        def cells(problems: list[CellProblem]) -> list[str]:
+            return [
+                f"{cell.subject_id} {cell.column} {cell.value!r} (row {cell.row}) {cell.reason}"
+                for cell in problems
+            ]
+
+        leaks = [f"{leak['column']} ({leak['why']})" for leak in self.suspected_leaks]
+        conflicts = [
+            " = ".join(f"{Path(image).stem} {label}" for image, label in group.items())
+            for group in self.conflicting_groups
+        ]
+        return [
+            ("images_without_row", "left out", self.images_without_row),
+            ("rows_without_image", "left out", self.rows_without_image),
+            ("rows_without_label", "left out", self.rows_without_label),
+            ("duplicate_ids", "several differing rows; left out", self.duplicate_ids),
+            ("summary_rows", "no subject ID; left out", [f"row {i}" for i in self.summary_rows]),
+            (
+                "label_conflicts",
+                "the table's label was used",
+                [", ".join(f"{k} {v}" for k, v in item.items()) for item in self.label_conflicts],
+            ),
+            (
+                "unreadable_images",
+                "left out",
+                [f"{item['image']}: {item['reason']}" for item in self.unreadable_images],
+            ),
+            (
+                "identical_groups",
+                "byte-identical files; kept on one side of every split",
+                [" = ".join(Path(name).stem for name in group) for group in self.identical_groups],
+            ),
+            (
+                "surplus_identical_images",
+                "copies of another file",
+                [Path(name).stem for name in self.surplus_identical_images],
+            ),
+            ("conflicting_groups", "one film, different labels", conflicts),
+            ("implausible_cells", "counted as missing", cells(self.implausible_cells)),
+            ("unparsable_cells", "counted as missing", cells(self.unparsable_cells)),
+            ("constant_columns", "the same in every row", self.constant_columns),
+            ("suspected_leaks", "separates the classes almost perfectly", leaks),
+            ("unmapped_columns", "the manifest does not mention", self.unmapped_columns),
+            ("absent_columns", "in the manifest, not in the table", self.absent_columns),
+            ("unexpected_counts", "differs from the published data", self.unexpected_counts),
+        ]
+
+
+def print_report(report: JoinReport, console: Console | None = None) -> None:
+    """Print the report as a table."""
+    (console or Console()).print(report)
+
+
+def _some(items: list[str], limit: int = 8) -> str:
+    text = "; ".join(items[:limit])
+    return text if len(items) <= limit else f"{text}; and {len(items) - limit} more (--json)"

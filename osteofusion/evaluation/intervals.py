@@ -1,0 +1,165 @@
+"""95 % intervals of proportions and of bootstrapped metrics, on clustered rows."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import expit, logit
+from scipy.stats import t
+
+from osteofusion.evaluation.auroc import Z95
+from osteofusion.evaluation.metrics import (
+    LOWER_IS_BETTER,
+    Estimate,
+    Floats,
+    Ints,
+    metric_bounds,
+    metric_values,
+)
+
+_CHUNK = 2_000_000  # elements of a weight matrix at a time: 16 MB
+
+
+def wilson_interval(
+    chosen: npt.NDArray[np.bool_], success: npt.NDArray[np.bool_], clusters: Ints
+) -> tuple[float, float]:
+    """Wilson's 95 % interval of a proportion, on the effective number of rows.
+
+    The design effect is the cluster-robust variance of the ratio over the binomial one (Rao and
+    Scott 1992), at least 1. Where all rows agree it cannot be seen, and is taken as large as
+    clusters can make it: every row of a cluster a copy.
+
+    Args:
+        chosen: (n,) rows in the denominator, at least one.
+        success: (n,) rows in the numerator, where chosen.
+        clusters: (n,) codes of the split groups.
+    """
+    sizes = np.bincount(clusters[chosen])
+    hits = np.bincount(clusters[chosen], weights=success[chosen])
+    hits, sizes = hits[sizes > 0], sizes[sizes > 0]
+    n, groups = int(sizes.sum()), len(sizes)
+    share = float(hits.sum() / n)
+    effect = float((sizes**2).sum() / n)
+    if 0 < share < 1 and groups > 1:
+        spread = ((hits - sizes * share) ** 2).sum() / (n * share * (1 - share))
+        effect = max(1.0, float(spread) * groups / (groups - 1) * (n - 1) / n)
+    effective = n / effect
+    centre = (share + Z95**2 / (2 * effective)) / (1 + Z95**2 / effective)
+    half = Z95 * np.sqrt(share * (1 - share) / effective + (Z95 / (2 * effective)) ** 2)
+    half /= 1 + Z95**2 / effective
+    return max(0.0, float(centre - half)), min(1.0, float(centre + half))
+
+
+class ClusterBootstrap:
+    """Resamples of whole clusters with replacement; the same seed draws the same clusters.
+
+    Args:
+        labels: (n,) class codes.
+        probabilities: (n, C) probabilities.
+        clusters: (n,) codes 0 to G - 1.
+        resamples: Number of resamples B.
+        seed: Seed of the draws.
+
+    Attributes:
+        values: Metric name to (B,) values; NaN where a resample left the metric undefined.
+    """
+
+    def __init__(
+        self,
+        labels: Ints,
+        probabilities: Floats,
+        clusters: Ints,
+        *,
+        resamples: int = 2000,
+        seed: int = 0,
+    ) -> None:
+        self.rows = (labels, probabilities, clusters)
+        self.resamples = resamples
+        self.seed = seed
+        self.values = self._resample(*self.rows)
+        #: Clusters of the rarest class: they set the degrees of freedom.
+        self.fewest = min(len(np.unique(clusters[labels == c])) for c in np.unique(labels))
+
+    def interval(self, name: str, point: Estimate) -> Estimate:
+        """Return ``point`` with its 95 % interval.
+
+        Within the metric's range: symmetric on the logit scale of that range, from the spread of
+        the resamples and a t quantile. (Percentiles cover too little for skewed metrics such as
+        the area under the precision-recall curve.) At the end of the range, where all resamples
+        agree: one row a class is added that is called wrong for certain (right, if everything was
+        wrong), each a cluster; resampling shows it up to three times, the rule of three. ECE,
+        which chance can only raise: resamples mirrored at the value (basic bootstrap).
+        """
+        if point.value is None:
+            return point
+        if self.fewest < 2:
+            return replace(point, reason="no interval: a class has a single split group")
+        values = self.values[name]
+        kept = values[~np.isnan(values)]
+        if 2 * len(kept) < len(values):
+            reason = (
+                f"no interval: {len(values) - len(kept)} of {len(values)} resamples lack a class"
+            )
+            return replace(point, reason=reason)
+        bounds = metric_bounds(name, self.rows[1].shape[1])
+        if point.value in bounds:
+            low, high = self._at_bound(name, point.value, bounds)
+            return replace(point, low=low, high=high, method="pseudo-rows")
+        if name == "ece":
+            low, high = 2 * point.value - np.quantile(kept, [0.975, 0.025])
+            low, high = max(0.0, float(low)), max(point.value, float(high))
+        else:
+            low, high = _on_logit_scale(point.value, float(kept.std()), bounds, self.fewest - 1)
+        return replace(point, low=low, high=high, method="bootstrap")
+
+    def _at_bound(
+        self, name: str, value: float, bounds: tuple[float, float]
+    ) -> tuple[float, float]:
+        perfect = bounds[0] if name in LOWER_IS_BETTER else bounds[1]
+        resampled = self._wrong_added if value == perfect else self._right_added
+        low, high = np.nanquantile(resampled[name], [0.025, 0.975])
+        return (value, float(high)) if value == bounds[0] else (float(low), value)
+
+    @cached_property
+    def _wrong_added(self) -> dict[str, Floats]:
+        return self._with_pseudo_rows(right=False)
+
+    @cached_property
+    def _right_added(self) -> dict[str, Floats]:
+        return self._with_pseudo_rows(right=True)
+
+    def _with_pseudo_rows(self, *, right: bool) -> dict[str, Floats]:
+        labels, probabilities, clusters = self.rows
+        codes = np.arange(probabilities.shape[1])
+        called = codes if right else np.where(codes == 0, codes[-1], 0)
+        return self._resample(
+            np.append(labels, codes),
+            np.vstack([probabilities, np.eye(len(codes))[called]]),
+            np.append(clusters, clusters.max() + 1 + codes),
+        )
+
+    def _resample(self, labels: Ints, probabilities: Floats, clusters: Ints) -> dict[str, Floats]:
+        rng = np.random.default_rng(self.seed)
+        groups = int(clusters.max()) + 1
+        drawn = rng.multinomial(groups, np.full(groups, 1 / groups), size=self.resamples)
+        step = max(1, _CHUNK // len(labels))
+        parts = [
+            metric_values(
+                labels, probabilities, drawn[start : start + step, clusters].astype(np.float64)
+            )
+            for start in range(0, self.resamples, step)
+        ]
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _on_logit_scale(
+    value: float, error: float, bounds: tuple[float, float], freedom: int
+) -> tuple[float, float]:
+    low, high = bounds
+    centre = logit((value - low) / (high - low))
+    half = t.ppf(0.975, freedom) * error * (high - low) / ((value - low) * (high - value))
+    ends = low + (high - low) * expit(centre + np.array([-half, half]))
+    return float(ends[0]), float(ends[1])

@@ -1,0 +1,1 @@
+"""Where Lightning lives: data module, module, predictions of a run, command line."""

@@ -1,0 +1,404 @@
+"""The data module: images and spreadsheet rows in, batches out."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import torch
+from pytorch_lightning import LightningDataModule
+from pytorch_lightning.trainer.states import TrainerFn
+from pytorch_lightning.utilities import rank_zero_info
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from osteofusion import __version__
+from osteofusion.data.cache import RadiographCache
+from osteofusion.data.clinical import ClinicalSchema, fit_preprocessing, freeze, select_features
+from osteofusion.data.cohort import Cohort, build_cohort, missing_root_message
+from osteofusion.data.demo import write_demo
+from osteofusion.data.labels import TASKS, task_classes
+from osteofusion.data.manifest import load_manifest
+from osteofusion.data.radiograph import RadiographPreprocessing
+from osteofusion.data.splits import load_splits, make_splits, save_splits, select_fold
+from osteofusion.data.transforms import Augmentation, Augmenter
+from osteofusion.errors import CohortError, ConfigError, SplitError
+from osteofusion.files import cache_root
+from osteofusion.training.dataset import UNLABELLED, EpochSampler, RadiographDataset
+
+Batch = dict[str, Tensor]
+Arm = Literal["fused", "image", "tabular"]
+
+# What a trained model fixes; everything else may differ when it meets data again.
+FROZEN = ("task", "features", "arm", "image_size", "clahe")
+
+
+class RadiographDataModule(LightningDataModule):
+    """Joins radiographs to clinical rows by subject ID, splits them, and serves batches.
+
+    The properties are lazy: nothing is read before one of them, or a loader, is asked for.
+
+    Args:
+        manifest: Name of a shipped manifest, or the path of one.
+        root: Folder of the data set; the demo cohort is made when it is left out.
+        table: Another table file in place of the manifest's.
+        labels: Another label file in place of the manifest's.
+        task: ``binary`` (normal vs low BMD), ``osteoporosis`` (vs the rest) or ``three_class``.
+        features: Canonical names of the clinical columns to use; default: all features.
+        arm: Which modalities are read (follows ``model.arm``).
+        image_size: Side of the square that the model sees, px.
+        clahe: Equalise contrast locally.
+        augmentation: Applied to training rows; null for none.
+        splits: A saved ``splits.csv`` to use in place of a new split.
+        validation: Share of the radiographs on the validation side.
+        test: Share on the test side; ignored with `folds`.
+        folds: Number of cross-validation folds; null for one split by shares.
+        fold: Which fold is the test side.
+        repeat: Which repetition of the folds.
+        split_seed: Seed of the split, apart from the seed of training.
+        batch_size: Rows a step.
+        num_workers: Loader processes; default: none on a CPU, which training keeps busy.
+        balanced_sampler: Draw training rows so that classes are equally frequent.
+        cache_dir: Folder of decoded images; default: the user's cache folder.
+    """
+
+    def __init__(
+        self,
+        manifest: str = "demo",
+        root: str | None = None,
+        table: str | None = None,
+        labels: str | None = None,
+        task: Literal["binary", "osteoporosis", "three_class"] = "binary",
+        features: list[str] | None = None,
+        arm: Arm = "fused",
+        image_size: int = 224,
+        clahe: bool = False,
+        augmentation: Augmentation | None = Augmentation(),  # noqa: B008 (frozen dataclass)
+        splits: str | None = None,
+        validation: float = 0.15,
+        test: float = 0.2,
+        folds: int | None = None,
+        fold: int = 0,
+        repeat: int = 0,
+        split_seed: int = 0,
+        batch_size: int = 16,
+        num_workers: int | None = None,
+        balanced_sampler: bool = False,
+        cache_dir: str | None = None,
+    ) -> None:
+        super().__init__()
+        settings: dict[str, Any] = {
+            "manifest": _absolute(manifest) if Path(manifest).is_file() else manifest,
+            "root": _absolute(root),
+            "table": _absolute(table),
+            "labels": _absolute(labels),
+            "task": task,
+            "features": features,
+            "arm": arm,
+            "image_size": image_size,
+            "clahe": clahe,
+            "augmentation": dataclasses.asdict(augmentation) if augmentation else None,
+            "splits": _absolute(splits),
+            "validation": validation,
+            "test": test,
+            "folds": folds,
+            "fold": fold,
+            "repeat": repeat,
+            "split_seed": split_seed,
+            "batch_size": batch_size,
+            "num_workers": num_workers,
+            "balanced_sampler": balanced_sampler,
+            "cache_dir": _absolute(cache_dir),
+        }
+        self.save_hyperparameters(settings)
+        if image_size < 32:
+            raise ConfigError(f"data.image_size is {image_size}; no backbone reads under 32 px.")
+        if batch_size < 1:
+            raise ConfigError(f"data.batch_size is {batch_size}; it must be at least 1.")
+        self.augmentation = augmentation
+        self.need_labels = True
+        self._trained: dict[str, Any] | None = None
+        self._rows: pd.DataFrame | None = None
+
+    # ---- what the model is built from (lazy; resolved before `setup`) ----
+
+    @cached_property
+    def cohort(self) -> Cohort:
+        """The joined cohort.
+
+        Raises:
+            OsteofusionError: as :func:`osteofusion.data.cohort.build_cohort`.
+        """
+        h = self.hparams
+        manifest = load_manifest(h["manifest"])
+        select_features(manifest, h["features"])  # refuse outcomes before anything is read
+        root = h["root"]
+        if root is None:
+            if not manifest.synthetic:
+                raise CohortError("data.root: " + missing_root_message(manifest, None))
+            root = _demo_root()
+        return build_cohort(
+            manifest,
+            root,
+            table=h["table"],
+            labels=h["labels"],
+            need_labels=self.need_labels,
+            progress=_is_rank_zero(),
+        )
+
+    @property
+    def class_names(self) -> list[str]:
+        """Class names in order of falling bone density."""
+        return task_classes(self.hparams["task"])
+
+    @cached_property
+    def schema(self) -> ClinicalSchema:
+        """The clinical features: the trained model's, else fitted on the training rows."""
+        if self._trained is not None:
+            return ClinicalSchema.from_dict(self._trained["schema"])
+        names = select_features(self.cohort.manifest, self.hparams["features"])
+        return ClinicalSchema.fit(self.side("train"), self.cohort.manifest, names)
+
+    @cached_property
+    def clinical(self) -> dict[str, Any]:
+        """Schema and frozen preprocessing as plain values, fitted on the training rows."""
+        matrix = self.schema.encode(self.side("train"))
+        return {
+            "schema": self.schema.to_dict(),
+            "preprocessing": freeze(fit_preprocessing(matrix, self.schema), self.schema),
+        }
+
+    @property
+    def class_counts(self) -> list[float]:
+        """Training rows of each class, as the sampler draws them."""
+        counts = np.bincount(self.codes(self.side("train")), minlength=len(self.class_names))
+        if self.hparams["balanced_sampler"]:
+            return [float(counts.sum() / len(counts))] * len(counts)
+        return [float(count) for count in counts]
+
+    # ---- rows ----
+
+    @cached_property
+    def rows(self) -> pd.DataFrame:
+        """The cohort table with the task's ``label`` and the ``split``, ``fold``, ``repeat``."""
+        table = self.cohort.table.copy()
+        table["label"] = table["label"].map(TASKS[self.hparams["task"]])
+        if not self.need_labels:
+            return table.assign(split="predict", fold=0, repeat=0)
+        keys = ["subject_id", "image"]
+        chosen = self.splits[[*keys, "split", "fold", "repeat"]]
+        return table.merge(chosen, on=keys, how="left", validate="one_to_one")
+
+    @cached_property
+    def splits(self) -> pd.DataFrame:
+        """The chosen fold: the file's, the trained model's, or a new one."""
+        h = self.hparams
+        table = self.cohort.table
+        if h["splits"] is not None:
+            return select_fold(load_splits(h["splits"], table), h["fold"], h["repeat"])
+        if self._trained is not None:
+            return self._match_trained(table)
+        # Stratified by the cohort's own labels, so that every task can use the same split.
+        made = make_splits(
+            table,
+            seed=h["split_seed"],
+            validation=h["validation"],
+            test=h["test"],
+            folds=h["folds"],
+            repeats=h["repeat"] + 1,
+        )
+        return select_fold(made, h["fold"], h["repeat"])
+
+    def side(self, split: str) -> pd.DataFrame:
+        """The rows of one side: train, val, test or predict."""
+        return self.rows[self.rows["split"] == split]
+
+    # ---- a trained model's data ----
+
+    @classmethod
+    def from_checkpoint(
+        cls, checkpoint: Mapping[str, Any], *, need_labels: bool = True, **overrides: Any
+    ) -> RadiographDataModule:
+        """The data module a checkpoint was trained with, its preprocessing and split kept.
+
+        Args:
+            checkpoint: Content of the file, from ``torch.load(path, weights_only=True)``.
+            need_labels: False for new patients.
+            **overrides: Settings that may differ, such as `root`, `manifest` or `batch_size`.
+
+        Raises:
+            ConfigError: an override would change what the model was trained on.
+        """
+        settings = dict(checkpoint["datamodule_hyper_parameters"])
+        for name, value in overrides.items():
+            if name in FROZEN and value != settings[name]:
+                raise ConfigError(
+                    f"data.{name}={value!r} would be ignored: the checkpoint was trained with "
+                    f"{settings[name]!r}; leave it out."
+                )
+            settings[name] = value
+        augmentation = settings.pop("augmentation")
+        if isinstance(augmentation, Mapping):
+            augmentation = Augmentation(**augmentation)
+        data = cls(**settings, augmentation=augmentation)
+        data.need_labels = need_labels
+        data._trained = {
+            "schema": checkpoint["hyper_parameters"]["clinical"]["schema"],
+            "splits": checkpoint[cls.__qualname__]["splits"],
+        }
+        return data
+
+    def save_splits(self, path: Path) -> None:
+        """Write the split in use, re-usable as ``data.splits``."""
+        save_splits(self.splits, path)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The split, so that a checkpoint knows which rows it has seen."""
+        return {"splits": self.splits.to_dict(orient="list")}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Refuse to go on with other rows than the checkpoint was trained on.
+
+        Raises:
+            SplitError: the cohort or its split has changed.
+        """
+        fitting = self.trainer is not None and self.trainer.state.fn == TrainerFn.FITTING
+        if fitting and self.state_dict() != state_dict:
+            raise SplitError(
+                "The cohort or its split has changed since the checkpoint was written, so "
+                "training cannot go on from it; restore the data or start a new run."
+            )
+
+    def _match_trained(self, table: pd.DataFrame) -> pd.DataFrame:
+        assert self._trained is not None
+        known = pd.DataFrame(self._trained["splits"])
+        keys = ["subject_id", "image_sha256"]
+        # A subject's copy of its own film is a second row with the same key and the same side.
+        sides = known.drop_duplicates(keys)[[*keys, "split", "fold", "repeat"]]
+        cohort = table[["subject_id", "image", "image_sha256", "group", "label"]]
+        matched = cohort.merge(sides, on=keys, how="left")
+        unknown = matched["split"].isna()
+        if unknown.all():
+            return matched.assign(split="test", fold=0, repeat=0)
+        if unknown.any():
+            raise SplitError(
+                f"{int(unknown.sum())} of {len(matched)} radiographs, such as "
+                f"{matched.loc[unknown, 'image'].iloc[0]!r}, are not in the checkpoint's split "
+                "while the others are; pass the training cohort or an external one, not a mixture."
+            )
+        return matched.astype({"fold": int, "repeat": int})
+
+    # ---- Lightning ----
+
+    def prepare_data(self) -> None:
+        """Decode every image that is not cached yet."""
+        if self._cache is not None:
+            self._cache.fill(self._images(self.rows), workers=os.cpu_count() or 1, progress=True)
+
+    def setup(self, stage: str) -> None:
+        """Check that there are rows to work on."""
+        if stage == "fit" and self.hparams["balanced_sampler"]:
+            rank_zero_info("Training rows are drawn so that classes are equally frequent.")
+        side = {"fit": "train", "validate": "val", "test": "test", "predict": "predict"}[stage]
+        if self.side(side).empty:
+            raise SplitError(f"No radiograph is on the {side} side; check data.splits.")
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """Augmented training rows in an order that depends on the seed and the epoch alone."""
+        rows = self.side("train")
+        weights = None
+        if self.hparams["balanced_sampler"]:
+            codes = self.codes(rows)
+            weights = 1.0 / np.bincount(codes)[codes]
+        trainer = self.trainer
+        sampler = EpochSampler(
+            weights,
+            len(rows),
+            seed=torch.initial_seed() % 2**32,
+            num_replicas=trainer.world_size if trainer is not None else 1,
+            rank=trainer.global_rank if trainer is not None else 0,
+        )
+        # A last batch of one row would be all there is to a batch norm's statistics.
+        drop_last = len(rows) > self.hparams["batch_size"]
+        return self._loader(rows, sampler=sampler, drop_last=drop_last)
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        """Validation rows as they are."""
+        return self._loader(self.side("val"))
+
+    def test_dataloader(self) -> DataLoader[Batch]:
+        """All rows as they are; the figures are taken from the test side alone."""
+        return self._loader(self.rows)
+
+    def predict_dataloader(self) -> DataLoader[Batch]:
+        """All rows as they are."""
+        return self._loader(self.rows)
+
+    def _loader(
+        self, rows: pd.DataFrame, sampler: EpochSampler | None = None, drop_last: bool = False
+    ) -> DataLoader[Batch]:
+        augment = sampler is not None and self.augmentation is not None
+        dataset = RadiographDataset(
+            images=self._images(rows) if self._cache is not None else [(Path(), "")] * len(rows),
+            clinical=self.schema.encode(rows),
+            labels=self.codes(rows),
+            index=rows.index.to_numpy(),
+            cache=self._cache,
+            augmenter=Augmenter(self.augmentation) if augment and self.augmentation else None,
+        )
+        workers = self.hparams["num_workers"]
+        if workers is None:
+            workers = min(8, os.cpu_count() or 1) if torch.cuda.is_available() else 0
+        return DataLoader(
+            dataset,
+            batch_size=self.hparams["batch_size"],
+            sampler=sampler,
+            drop_last=drop_last,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+    @cached_property
+    def _cache(self) -> RadiographCache | None:
+        if self.hparams["arm"] == "tabular":
+            return None
+        folder = self.hparams["cache_dir"] or cache_root() / "radiographs"
+        return RadiographCache(
+            Path(folder), RadiographPreprocessing(self.hparams["image_size"], self.hparams["clahe"])
+        )
+
+    def _images(self, rows: pd.DataFrame) -> list[tuple[Path, str]]:
+        root = self.cohort.root
+        return [
+            (root / image, digest)
+            for image, digest in zip(rows["image"], rows["image_sha256"], strict=True)
+        ]
+
+    def codes(self, rows: pd.DataFrame) -> np.ndarray:
+        """Class codes (n,) int64 of cohort rows; -1 where the label is unknown."""
+        codes = {name: code for code, name in enumerate(self.class_names)}
+        return rows["label"].map(codes).fillna(UNLABELLED).to_numpy(dtype=np.int64)
+
+
+def _absolute(path: str | None) -> str | None:
+    return None if path is None else str(Path(path).expanduser().resolve())
+
+
+def _demo_root() -> Path:
+    """The demo cohort, made once for each version that draws it differently."""
+    root = cache_root() / f"demo-{__version__}"
+    return root if root.is_dir() else write_demo(root)
+
+
+def _is_rank_zero() -> bool:
+    return os.environ.get("LOCAL_RANK", "0") == "0"
+
+
+__all__ = ["FROZEN", "Batch", "RadiographDataModule"]

@@ -1,0 +1,114 @@
+"""Rows to tensors, and the order in which an epoch visits them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, DistributedSampler
+
+from osteofusion.data.cache import RadiographCache
+from osteofusion.data.transforms import Augmenter
+
+UNLABELLED = -1
+
+
+class RadiographDataset(Dataset[dict[str, Tensor]]):
+    """Radiographs with their clinical rows.
+
+    An item is requested by ``i`` (as stored) or by ``(i, seed)`` (augmented with that seed) and is
+    a dict of ``image`` (1, S, S) uint8, absent without a cache; ``clinical`` (F,) float64, NaN for
+    missing; ``present`` (2,) bool, image and clinical; ``label`` int64, -1 when unknown; and
+    ``index`` int64, the row in the cohort.
+
+    Args:
+        images: Path and content hash of each row's file.
+        clinical: (n, F) float64.
+        labels: (n,) class codes.
+        index: (n,) rows in the cohort.
+        cache: Source of decoded images; None when the model reads none.
+        augmenter: Applied to rows requested with a seed.
+    """
+
+    def __init__(
+        self,
+        images: Sequence[tuple[Path, str]],
+        clinical: np.ndarray,
+        labels: np.ndarray,
+        index: np.ndarray,
+        cache: RadiographCache | None,
+        augmenter: Augmenter | None = None,
+    ) -> None:
+        self.images = list(images)
+        self.clinical = torch.tensor(clinical, dtype=torch.float64)
+        self.labels = torch.tensor(labels, dtype=torch.int64)
+        self.index = torch.tensor(index, dtype=torch.int64)
+        self.cache = cache
+        self.augmenter = augmenter
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, key: int | tuple[int, int]) -> dict[str, Tensor]:
+        i, seed = key if isinstance(key, tuple) else (key, None)
+        clinical = self.clinical[i]
+        has_clinical = not bool(clinical.isnan().all())
+        item = {
+            "clinical": clinical,
+            "present": torch.tensor([self.cache is not None, has_clinical]),
+            "label": self.labels[i],
+            "index": self.index[i],
+        }
+        if self.cache is not None:
+            image = self.cache.get(*self.images[i])
+            if seed is not None and self.augmenter is not None:
+                image = self.augmenter(image, seed)
+            item["image"] = torch.from_numpy(np.ascontiguousarray(image)).unsqueeze(0)
+        return item
+
+
+class _Rows(Dataset[int]):
+    """All that the base sampler wants to know of the data: how many rows there are."""
+
+    def __init__(self, n: int) -> None:
+        self.n = n
+
+    def __len__(self) -> int:
+        return self.n
+
+
+class EpochSampler(DistributedSampler[Any]):
+    """Draws ``(row, augmentation seed)`` pairs that depend on the seed and the epoch alone.
+
+    Neither the number of workers nor an interruption changes what an epoch sees; with several
+    processes each takes every ``num_replicas``-th pair.
+
+    Args:
+        weights: (n,) sampling weights, drawn with replacement; None visits each row once.
+        n: Rows.
+        seed: Seed of the run.
+        num_replicas: Processes.
+        rank: This process.
+    """
+
+    def __init__(
+        self, weights: np.ndarray | None, n: int, seed: int, num_replicas: int = 1, rank: int = 0
+    ) -> None:
+        super().__init__(_Rows(n), num_replicas=num_replicas, rank=rank, seed=seed)
+        self.weights = None if weights is None else weights / weights.sum()
+        self.n = n
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        rng = np.random.default_rng([self.seed, self.epoch])
+        if self.weights is None:
+            order = rng.permutation(self.n)
+        else:
+            order = rng.choice(self.n, size=self.n, p=self.weights)
+        order = np.resize(order, self.total_size)  # every process draws equally many
+        seeds = rng.integers(2**31, size=self.total_size)
+        mine = slice(self.rank, None, self.num_replicas)
+        yield from zip(order[mine].tolist(), seeds[mine].tolist(), strict=True)

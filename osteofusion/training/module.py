@@ -1,0 +1,172 @@
+"""The Lightning module around :class:`osteofusion.models.FusionClassifier`."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from pytorch_lightning import LightningModule
+from pytorch_lightning.utilities import rank_zero_warn
+from torch import Tensor
+from torchmetrics import MetricCollection
+from torchmetrics.classification import (
+    MulticlassAccuracy,
+    MulticlassAUROC,
+    MulticlassF1Score,
+    MulticlassMatthewsCorrCoef,
+)
+
+from osteofusion.models import FusionClassifier, balanced_class_weights, build_loss
+from osteofusion.training.datamodule import Arm, Batch
+
+
+class FusionModule(LightningModule):
+    """Trains and applies a fusion classifier; a checkpoint of it is complete.
+
+    `class_names`, `clinical` and `class_counts` come from the data module.
+
+    Args:
+        class_names: Classes in order of falling bone density.
+        clinical: Schema and frozen preprocessing of the clinical features, plain values.
+        class_counts: Training rows of each class as they are sampled.
+        arm: ``fused``, ``image`` or ``tabular``.
+        backbone: A timm model name.
+        pretrained: ``true`` for published weights, ``false``, or a local weights file.
+        loss: ``cross_entropy`` or ``focal``.
+        focal_gamma: Focusing exponent of the focal loss.
+        class_weights: ``auto`` (inverse of the sampled frequency), null, or one weight a class.
+        optimizer: ``adamw`` or ``adam``.
+        learning_rate: Of everything but the backbone.
+        backbone_learning_rate: Of the backbone.
+        weight_decay: Of all weight matrices.
+        dropout: Before the fused head.
+    """
+
+    def __init__(
+        self,
+        class_names: list[str],
+        clinical: dict[str, Any],
+        class_counts: list[float],
+        arm: Arm = "fused",
+        backbone: str = "tf_efficientnet_lite0",
+        pretrained: bool | str = True,
+        loss: Literal["cross_entropy", "focal"] = "cross_entropy",
+        focal_gamma: float = 2.0,
+        class_weights: Literal["auto"] | list[float] | None = "auto",
+        optimizer: Literal["adamw", "adam"] = "adamw",
+        learning_rate: float = 1e-3,
+        backbone_learning_rate: float = 3e-4,
+        weight_decay: float = 1e-2,
+        dropout: float = 0.2,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self.model = FusionClassifier(
+            num_classes=len(class_names),
+            arm=arm,
+            preprocessing=clinical["preprocessing"],
+            image_encoder={"backbone": backbone, "pretrained": pretrained},
+            dropout=dropout,
+        )
+        weights: list[float] | None = None
+        if class_weights == "auto":
+            weights = balanced_class_weights(class_counts)
+            if len(set(class_counts)) == 1:
+                rank_zero_warn(
+                    "The balanced sampler already evens out the classes, so automatic class "
+                    "weights are all 1; set one of them, not both."
+                )
+        elif class_weights is not None:
+            weights = class_weights
+        options = {"gamma": focal_gamma} if loss == "focal" else {}
+        self.criterion = build_loss(loss, weights, **options)
+        classes = len(class_names)
+        metrics = MetricCollection(
+            {
+                "auroc": MulticlassAUROC(classes),
+                "accuracy": MulticlassAccuracy(classes, average="micro"),
+                "macro_f1": MulticlassF1Score(classes, average="macro"),
+                "mcc": MulticlassMatthewsCorrCoef(classes),
+            }
+        )
+        self.train_metrics = metrics.clone(prefix="train_")
+        self.val_metrics = metrics.clone(prefix="val_")
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Logits (B, C) of a batch."""
+        logits: Tensor = self.model(batch.get("image"), batch["clinical"], batch["present"])
+        return logits
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Pixels to [0, 1] on the device: bytes travel, floats do not."""
+        if "image" in batch and batch["image"].dtype == torch.uint8:
+            image = batch["image"].to(memory_format=torch.channels_last)
+            batch = {**batch, "image": image.float() / 255.0}
+        return batch
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Loss of one batch."""
+        return self._step(batch, "train", self.train_metrics)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Loss and metrics of one batch."""
+        self._step(batch, "val", self.val_metrics)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        """Row numbers and class probabilities; they are scored from the written predictions."""
+        return self._predict(batch)
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        """Row numbers and class probabilities."""
+        return self._predict(batch)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """AdamW or Adam; the backbone has its own rate, biases and norms no decay."""
+        h = self.hparams
+        groups: dict[tuple[bool, bool], list[torch.nn.Parameter]] = {}
+        for name, parameter in self.model.named_parameters():
+            if parameter.requires_grad:
+                key = (name.startswith("image_encoder."), parameter.ndim > 1)
+                groups.setdefault(key, []).append(parameter)
+        optimizer: type[torch.optim.Optimizer] = (
+            torch.optim.AdamW if h["optimizer"] == "adamw" else torch.optim.Adam
+        )
+        return optimizer(
+            [
+                {
+                    "params": parameters,
+                    "lr": h["backbone_learning_rate" if backbone else "learning_rate"],
+                    "weight_decay": h["weight_decay"] if decay else 0.0,
+                }
+                for (backbone, decay), parameters in groups.items()
+            ]
+        )
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """A reloaded model takes its weights from the checkpoint, not from a hub or a file."""
+        source = self.hparams["pretrained"]
+        checkpoint["hyper_parameters"] = {**checkpoint["hyper_parameters"], "pretrained": False}
+        checkpoint["pretrained"] = source
+
+    def _step(self, batch: Batch, stage: str, metrics: MetricCollection) -> Tensor:
+        logits = self(batch)
+        label = batch["label"]
+        loss: Tensor = self.criterion(logits, label)
+        metrics.update(logits.detach().float().softmax(dim=1), label)
+        self.log(
+            f"{stage}_loss",
+            loss,
+            prog_bar=True,
+            on_step=False,
+            on_epoch=True,
+            batch_size=len(label),
+            sync_dist=stage == "val",
+        )
+        self.log_dict(metrics, on_step=False, on_epoch=True, prog_bar=False)
+        return loss
+
+    def _predict(self, batch: Batch) -> dict[str, Tensor]:
+        return {
+            "index": batch["index"],
+            "probability": self(batch).float().softmax(dim=1),
+        }

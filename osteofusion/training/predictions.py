@@ -1,0 +1,180 @@
+"""From batches to `predictions.csv`, and from there to figures a reader can trust."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from pytorch_lightning import Callback, LightningModule, Trainer
+from rich.console import Console, Group, RenderableType
+from rich.text import Text
+from torch import Tensor
+
+from osteofusion.evaluation import (
+    BaselineRows,
+    Evaluation,
+    add_arms,
+    draw_sheet,
+    evaluate,
+    fit_baselines,
+    render_table,
+    save_figure,
+)
+from osteofusion.files import atomic_path
+from osteofusion.models import ClinicalPreprocessing
+from osteofusion.training.datamodule import Batch, RadiographDataModule
+from osteofusion.training.module import FusionModule
+from osteofusion.training.run import write_json
+
+SYNTHETIC = "synthetic demo data"
+COLUMNS = ("subject_id", "image", "group", "site", "region", "split", "fold", "repeat")
+
+
+class PredictionWriter(Callback):
+    """Writes one prediction a radiograph to `folder`, and scores the test side.
+
+    Under several processes the rows are gathered, the copies that a sampler adds to even out the
+    processes are dropped, and the first process writes.
+
+    Args:
+        folder: The run folder.
+        seed: Seed of the run, noted in the table.
+    """
+
+    def __init__(self, folder: Path, seed: int) -> None:
+        self.folder = folder
+        self.seed = seed
+        self.evaluation: Evaluation | None = None
+        self._collected: list[tuple[Tensor, Tensor]] = []
+
+    def on_test_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Keep the batch's row numbers and probabilities."""
+        self._collected.append((outputs["index"].cpu(), outputs["probability"].cpu()))
+
+    on_predict_batch_end = on_test_batch_end
+
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write `predictions.csv`, `metrics.json` and the figure sheet; print the table."""
+        predictions = self._write(trainer, pl_module)
+        if predictions is None:
+            return
+        module, data = _parts(trainer, pl_module)
+        self.evaluation, table = evaluate_test_side(module, data, predictions)
+        synthetic = data.cohort.manifest.synthetic
+        write_json(
+            self.folder / "metrics.json",
+            {
+                "data": {
+                    "manifest": data.cohort.manifest.name,
+                    "citation": data.cohort.manifest.citation,
+                    "synthetic": synthetic,
+                },
+                "task": data.hparams["task"],
+                "calibration": "none: p_<class> equals raw_<class>",
+                **self.evaluation.to_dict(),
+            },
+        )
+        sheet = draw_sheet(
+            table,
+            data.class_names,
+            arm=module.hparams["arm"],
+            stamp=SYNTHETIC if synthetic else None,
+        )
+        save_figure(sheet, self.folder / "test.png")
+        Console().print(_closing(self.evaluation, data, self.folder))
+
+    def on_predict_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write `predictions.csv`."""
+        if self._write(trainer, pl_module) is not None:
+            Console().print(f"Predictions in {self.folder / 'predictions.csv'}")
+
+    def _write(self, trainer: Trainer, pl_module: LightningModule) -> pd.DataFrame | None:
+        index = torch.cat([index for index, _ in self._collected])
+        probability = torch.cat([probability for _, probability in self._collected])
+        self._collected.clear()
+        if trainer.world_size > 1:
+            gathered: list[Any] = [None] * trainer.world_size
+            torch.distributed.all_gather_object(gathered, (index, probability))
+            index = torch.cat([part[0] for part in gathered])
+            probability = torch.cat([part[1] for part in gathered])
+        if not trainer.is_global_zero:
+            return None
+        module, data = _parts(trainer, pl_module)
+        kept = np.unique(index.numpy(), return_index=True)[1]
+        values = probability.numpy().astype(np.float64)[kept]
+        values /= values.sum(axis=1, keepdims=True)  # float32 sums miss 1 by its rounding
+        rows = data.rows.loc[index.numpy()[kept]]
+        predictions = rows[list(COLUMNS)].assign(
+            arm=module.hparams["arm"], seed=self.seed, label=rows["label"]
+        )
+        for kind in ("p", "raw"):
+            for code, name in enumerate(data.class_names):
+                predictions[f"{kind}_{name}"] = values[:, code]
+        with atomic_path(self.folder / "predictions.csv") as temporary:
+            predictions.to_csv(temporary, index=False)
+        return predictions
+
+
+def evaluate_test_side(
+    module: FusionModule, data: RadiographDataModule, predictions: pd.DataFrame
+) -> tuple[Evaluation, pd.DataFrame]:
+    """Score the test rows of a predictions table beside the baselines on the same rows.
+
+    The baselines are fitted on the training rows alone; a cohort without training rows (an
+    external test set) has none.
+
+    Returns:
+        The evaluation, and the table of all arms on the test rows.
+    """
+    test = predictions[predictions["split"] == "test"]
+    train_rows, test_rows = data.side("train"), data.rows.loc[test.index]
+    notes: list[str] = []
+    if not train_rows.empty:
+        fitted = fit_baselines(
+            _facts(module, data, train_rows), _facts(module, data, test_rows), data.class_names
+        )
+        test = add_arms(test, fitted.probabilities, data.class_names)
+        notes += [f"{name}: {reason}" for name, reason in fitted.skipped.items()]
+    else:
+        notes.append("baselines: the cohort has no training rows to fit them on")
+    return evaluate(test, data.class_names, notes=notes), test
+
+
+def _facts(module: FusionModule, data: RadiographDataModule, rows: pd.DataFrame) -> BaselineRows:
+    encoder = ClinicalPreprocessing(module.hparams["clinical"]["preprocessing"])
+    design = encoder(torch.from_numpy(data.schema.encode(rows))).numpy()
+    age = rows["age"].to_numpy(dtype=np.float64) if "age" in rows else None
+    return BaselineRows(design=design, y=data.codes(rows), age=age)
+
+
+def _parts(
+    trainer: Trainer, pl_module: LightningModule
+) -> tuple[FusionModule, RadiographDataModule]:
+    data = getattr(trainer, "datamodule", None)
+    if not isinstance(pl_module, FusionModule) or not isinstance(data, RadiographDataModule):
+        raise TypeError("PredictionWriter needs a FusionModule and a RadiographDataModule")
+    return pl_module, data
+
+
+def _closing(evaluation: Evaluation, data: RadiographDataModule, folder: Path) -> RenderableType:
+    parts: list[RenderableType] = [render_table(evaluation)]
+    manifest = data.cohort.manifest
+    if manifest.synthetic:
+        parts.append(
+            Text("These figures are from SYNTHETIC DEMO DATA. On real data:", style="bold red")
+        )
+        parts.append(Text("  --data.manifest mendeley --data.root DIR"))
+    parts.append(Text(f"Source: {manifest.citation}", style="dim"))
+    parts.append(Text(f"Run folder: {folder}"))
+    return Group(*parts)
