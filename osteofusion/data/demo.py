@@ -31,6 +31,7 @@ from osteofusion.errors import OsteofusionError
 STAMP = "synthetic demo data"
 
 _Floats = npt.NDArray[np.floating[Any]]
+_Image = npt.NDArray[Any]  # (H, W); OpenCV's annotations leave the element type open
 _MIN_SUBJECTS = 40  # fewer cannot hold every kind of dirt
 
 # How much of each view is density. Tuned so that neither arm suffices and fusion helps.
@@ -67,7 +68,7 @@ _FOLDERS = {"N": "normal", "OP": "osteopenia", "OS": "osteoporosis"}
 
 
 def _standard(values: _Floats) -> _Floats:
-    return (values - values.mean()) / values.std()
+    return np.asarray((values - values.mean()) / values.std())
 
 
 def _mix(rng: np.random.Generator, correlation: float, known: _Floats, *others: _Floats) -> _Floats:
@@ -224,7 +225,7 @@ def _write_workbook(table: pd.DataFrame, path: Path) -> None:
             )
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     """A workbook cell: whole numbers as int, as in the real sheet."""
     if isinstance(value, float | np.floating):
         return int(value) if float(value).is_integer() else float(value)
@@ -283,7 +284,7 @@ _FAMILIES = (
 )
 
 
-def _depth(points: Sequence[tuple[int, int]], rng: np.random.Generator) -> npt.NDArray[np.float32]:
+def _depth(points: Sequence[tuple[int, int]], rng: np.random.Generator) -> _Image:
     """Depth below a slightly varied outline in drawing units, 0 outside: (H, W)."""
     corners = np.asarray(points) + rng.normal(0, 1.2, (len(points), 2))
     for _ in range(3):  # Chaikin's corner cutting
@@ -292,21 +293,19 @@ def _depth(points: Sequence[tuple[int, int]], rng: np.random.Generator) -> npt.N
         corners = corners.reshape(-1, 2)
     mask = np.zeros(_CANVAS, np.uint8)
     cv2.fillPoly(mask, [np.round((corners + _ORIGIN) * 16).astype(np.int32)], 1, shift=4)
-    return np.asarray(cv2.distanceTransform(mask, cv2.DIST_L2, 5), np.float32)
+    return cv2.distanceTransform(mask, cv2.DIST_L2, 5)
 
 
-def _strands(
-    rng: np.random.Generator, spacing: float, elongation: float
-) -> npt.NDArray[np.float32]:
+def _strands(rng: np.random.Generator, spacing: float, elongation: float) -> _Image:
     """Trabecular pattern of zero mean and unit deviation, elongated along the bone: (H, W)."""
     noise = rng.standard_normal(_CANVAS, np.float32)
     across, along = 0.3 * spacing, 0.3 * spacing * elongation
     fine = cv2.GaussianBlur(noise, (0, 0), sigmaX=across, sigmaY=along)
-    fine -= cv2.GaussianBlur(fine, (0, 0), sigmaX=2 * across, sigmaY=2 * along)
-    return np.asarray(fine / fine.std(), np.float32)
+    fine = fine - cv2.GaussianBlur(fine, (0, 0), sigmaX=2 * across, sigmaY=2 * along)
+    return np.asarray(fine / fine.std())
 
 
-def _attenuation(rng: np.random.Generator, view: float) -> npt.NDArray[np.float32]:
+def _attenuation(rng: np.random.Generator, view: float) -> _Image:
     """Draw a knee whose cortices and trabeculae show ``view``, a density in SD: (H, W).
 
     Thin cortices (Barnett and Nordin 1960) and few, widely spaced trabeculae of which only the
@@ -335,12 +334,10 @@ def _attenuation(rng: np.random.Generator, view: float) -> npt.NDArray[np.float3
     top = np.arange(_CANVAS[0])[:, None] - _ORIGIN[1]
     disc = 1 - patella[None, :] - ((top + rng.normal(96, 10)) / 46) ** 2
     film += 0.07 * expit(12 * disc)
-    return np.asarray(film, np.float32)
+    return film.astype(np.float32)
 
 
-def _expose(
-    film: npt.NDArray[np.float32], mean: float, rng: np.random.Generator
-) -> npt.NDArray[np.uint8]:
+def _expose(film: _Image, mean: float, rng: np.random.Generator) -> _Image:
     """Film as 8-bit gray levels of the given mean, so that brightness says nothing of density."""
     film = cv2.GaussianBlur(film, (0, 0), rng.uniform(0.4, 1.0))
     film = (film - film.min()) / (np.quantile(film, 0.999) - film.min())
@@ -464,11 +461,13 @@ def _write_cohort(root: Path, seed: int, subjects: int) -> None:
     copied_from = {low[0]: low[1], porous[0]: porous[1], low[2]: normal[1], porous[2]: low[3]}
 
     films = {}
+    console = Console(stderr=True)
     for row in track(
         [row for row in range(subjects) if row not in copied_from and row != normal[0]],
         description="Drawing demo radiographs",
-        console=Console(stderr=True),
+        console=console,
         transient=True,
+        disable=not console.is_terminal,
     ):
         own = np.random.default_rng([seed, subjects, row])
         films[row] = _draw(own, view[row], _FAMILIES[int(families[row])], means[row])
@@ -490,9 +489,10 @@ def _write_cohort(root: Path, seed: int, subjects: int) -> None:
     )
     _write_workbook(table, root / "patient details.xlsx")
     (root / "README.txt").write_text(
-        f"{STAMP}\n\nDrawn by osteofusion (seed {seed}, {subjects} subjects): no radiograph and no "
-        "row is a patient.\nThe layout, headers and kinds of dirt follow the Knee X-ray Osteoporosis "
-        "Database\n(Wani and Arora 2021, DOI 10.17632/fxjm8fb6mw.2); none of its content is here.\n"
+        f"{STAMP}\n\n"
+        f"Drawn by osteofusion (seed {seed}, {subjects} subjects): no radiograph or row is a patient.\n"
+        "The layout, headers and kinds of dirt follow the Knee X-ray Osteoporosis Database (Wani and\n"
+        "Arora 2021, DOI 10.17632/fxjm8fb6mw.2); none of its content is here.\n"
         "ground_truth.csv: latent density and, in pixels of each image, where it was drawn.\n",
         encoding="utf-8",
         newline="\n",

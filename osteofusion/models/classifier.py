@@ -166,10 +166,10 @@ class FusionClassifier(nn.Module, PyTorchModelHubMixin, library_name="osteofusio
             given = image if image is not None else clinical
             if given is None:
                 raise ValueError("image and clinical are both None; expected at least one")
-            present = torch.ones(len(given), 2, dtype=torch.bool, device=given.device)
+            present = torch.ones(given.shape[0], 2, dtype=torch.bool, device=given.device)
         if self.training and self.modality_dropout:
             present = self._withhold(present)
-        nothing = present.new_zeros(len(present), 0, dtype=torch.float)
+        nothing = present.new_zeros(present.shape[0], 0, dtype=torch.float)
         image_features = clinical_features = values = nothing
         if self.image_encoder is not None:
             if image is None:

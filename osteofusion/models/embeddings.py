@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from types import ModuleType
 from typing import Any
@@ -124,12 +124,12 @@ class FTTransformer(nn.Module):
     def forward_tokens(self, values: Tensor) -> Tensor:
         """Return the encoding and the embedded values as (B, 1 + D, ``out_dim``) tokens."""
         tokens = self.embedding(values)
-        summary = self.summary.expand(len(values), 1, -1)
+        summary = self.summary.expand(values.shape[0], 1, -1)
         encoded = self.backbone(torch.cat([summary, tokens], dim=1))
         return torch.cat([encoded[:, None], tokens], dim=1)
 
 
-CLINICAL_ENCODERS: dict[str, type[ClinicalEncoder | FTTransformer]] = {
+CLINICAL_ENCODERS: dict[str, Callable[..., ClinicalEncoder | FTTransformer]] = {
     "mlp": ClinicalEncoder,
     "embedded_mlp": EmbeddedMLP,
     "ft_transformer": FTTransformer,

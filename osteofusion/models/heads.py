@@ -7,6 +7,7 @@ probabilities. So every loss, class weight and metric works with every head.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Literal, NamedTuple, get_args
 
@@ -98,7 +99,7 @@ class ProportionalOddsHead(nn.Module):
         self.num_scores = 1
         shares = torch.arange(1, num_classes) / num_classes  # equal classes at a score of zero
         cuts = shares.logit()
-        self.first_cut = nn.Parameter(cuts[:1])
+        self.first_cut = nn.Parameter(cuts[:1].clone())
         self.log_steps = nn.Parameter(cuts.diff().log())
 
     def cuts(self) -> Tensor:
@@ -115,7 +116,7 @@ class ProportionalOddsHead(nn.Module):
 
 
 Head = SoftmaxHead | SigmoidHead | CornHead | ProportionalOddsHead
-HEADS: dict[str, type[Head]] = {
+HEADS: dict[str, Callable[..., Head]] = {
     "softmax": SoftmaxHead,
     "sigmoid": SigmoidHead,
     "corn": CornHead,

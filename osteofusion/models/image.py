@@ -158,7 +158,7 @@ class ImageEncoder(StagedEncoder):
         if features.ndim == 3:  # a transformer's tokens, class token first
             patches = features[:, self.backbone.num_prefix_tokens :]
             rows = image.shape[2] // self.backbone.patch_embed.patch_size[0]
-            return patches.mT.reshape(len(patches), patches.shape[2], rows, -1)
+            return patches.mT.reshape(*patches.mT.shape[:2], rows, -1)
         if getattr(self.backbone, "output_fmt", "NCHW") == "NHWC":
             return features.permute(0, 3, 1, 2)
         return features

@@ -13,7 +13,7 @@ from osteofusion.models.heads import Outputs
 from osteofusion.models.registry import build
 
 
-def balanced_class_weights(counts: Sequence[int]) -> list[float]:
+def balanced_class_weights(counts: Sequence[float]) -> list[float]:
     """Return ``n / (C * count)`` for each of C classes, scikit-learn's "balanced" weights.
 
     Raises:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from osteofusion.errors import ConfigError
 from osteofusion.files import atomic_path
-from osteofusion.training.datamodule import RadiographDataModule
+from osteofusion.training.datamodule import FROZEN, RadiographDataModule
 from osteofusion.training.run import newest_checkpoint
 
 _NEEDED = ("state_dict", "hyper_parameters", "datamodule_hyper_parameters")
@@ -78,3 +79,28 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
             f"--ckpt_path {path} is not a checkpoint of osteofusion fit: it has no {missing[0]}."
         )
     return dict(content)
+
+
+def trained_settings(checkpoint: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Settings of the module and of the data module that a checkpoint was trained with."""
+    model = {**checkpoint["hyper_parameters"], "pretrained": checkpoint["pretrained"]}
+    return model, dict(checkpoint["datamodule_hyper_parameters"])
+
+
+def refuse_ignored(
+    checkpoint: Mapping[str, Any], model: Mapping[str, Any], data: Mapping[str, Any]
+) -> None:
+    """Refuse settings that a checkpoint overrules, rather than ignore them.
+
+    Raises:
+        ConfigError: a setting differs from what the model was trained with.
+    """
+    trained_model, trained_data = trained_settings(checkpoint)
+    checked = [(f"model.{name}", value, trained_model[name]) for name, value in model.items()]
+    checked += [(f"data.{name}", data[name], trained_data[name]) for name in FROZEN]
+    for name, value, trained in checked:
+        if value != trained:
+            raise ConfigError(
+                f"{name}={value!r} would be ignored: the checkpoint was trained with {trained!r}; "
+                "leave it out, or pass the run's own config.yaml."
+            )

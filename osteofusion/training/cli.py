@@ -26,7 +26,13 @@ from rich.panel import Panel
 from osteofusion.errors import ConfigError, OsteofusionError
 from osteofusion.files import atomic_path, write_text
 from osteofusion.resources import find_shipped, shipped_names
-from osteofusion.training.checkpoints import AtomicCheckpointIO, find_checkpoint, load_checkpoint
+from osteofusion.training.checkpoints import (
+    AtomicCheckpointIO,
+    find_checkpoint,
+    load_checkpoint,
+    refuse_ignored,
+    trained_settings,
+)
 from osteofusion.training.datamodule import RadiographDataModule
 from osteofusion.training.module import FusionModule
 from osteofusion.training.predictions import PredictionWriter
@@ -138,11 +144,7 @@ class TrainingCLI(LightningCLI):
             for name in ("class_names", "clinical", "class_counts"):
                 parser.link_arguments(f"data.{name}", f"model.{name}", apply_on="instantiate")
         else:
-            model = {
-                **self.checkpoint["hyper_parameters"],
-                "pretrained": self.checkpoint["pretrained"],
-            }
-            data = self.checkpoint["datamodule_hyper_parameters"]
+            model, data = trained_settings(self.checkpoint)
             parser.set_defaults({f"model.{name}": value for name, value in model.items()})
             parser.set_defaults({f"data.{name}": value for name, value in data.items()})
 
@@ -151,17 +153,8 @@ class TrainingCLI(LightningCLI):
         self.config = parser.parse_args(args)
         if self.checkpoint is None:
             return
-        chosen = self.config[self.command]["model"].as_dict()
-        trained = {
-            **self.checkpoint["hyper_parameters"],
-            "pretrained": self.checkpoint["pretrained"],
-        }
-        for name, value in chosen.items():
-            if value != trained[name]:
-                raise ConfigError(
-                    f"model.{name}={value!r} would be ignored: the checkpoint was trained with "
-                    f"{trained[name]!r}; leave it out (or pass the run's own config.yaml)."
-                )
+        settings = self.config[self.command]
+        refuse_ignored(self.checkpoint, settings["model"].as_dict(), settings["data"].as_dict())
 
     def _parse_ckpt_path(self) -> None:
         """Lightning lets a checkpoint silently overrule the command line; ours refuses above."""
@@ -184,23 +177,16 @@ class TrainingCLI(LightningCLI):
         self.trainer_defaults["callbacks"] = [writer, *_progress()]
 
     def instantiate_classes(self) -> None:
-        """Model and data from the configuration, or from the checkpoint alone."""
-        if self.checkpoint is None:
-            super().instantiate_classes()
-            return
-        settings = self.config[self.command]
-        without_parts = self.config.clone()
-        without_parts[self.command].pop("model")
-        data = without_parts[self.command].pop("data").as_dict()
-        self.config_init = self.parser.instantiate_classes(without_parts)
-        settings["ckpt_path"] = str(self.checkpoint_path)
-        self.datamodule = RadiographDataModule.from_checkpoint(
-            self.checkpoint, need_labels=self.command != "predict", **data
-        )
-        hyperparameters = self.checkpoint["hyper_parameters"]
-        self.model: LightningModule = FusionModule(**hyperparameters)
-        self.model.hparams["pretrained"] = self.checkpoint["pretrained"]
-        self.trainer = self.instantiate_trainer()
+        """Model and data; whatever a checkpoint fixes comes from it alone."""
+        model = self.config[self.command]["model"]
+        source = model["pretrained"]
+        if self.checkpoint is not None:
+            model["pretrained"] = False  # the weights are in the checkpoint
+        super().instantiate_classes()
+        model["pretrained"] = self.model.hparams["pretrained"] = source
+        if self.checkpoint is not None:
+            assert isinstance(self.datamodule, RadiographDataModule)
+            self.datamodule.adopt(self.checkpoint, need_labels=self.command != "predict")
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The trainer, with our loggers unless others were configured."""

@@ -124,7 +124,6 @@ class RadiographDataModule(LightningDataModule):
         self.augmentation = augmentation
         self.need_labels = True
         self._trained: dict[str, Any] | None = None
-        self._rows: pd.DataFrame | None = None
 
     # ---- what the model is built from (lazy; resolved before `setup`) ----
 
@@ -223,36 +222,29 @@ class RadiographDataModule(LightningDataModule):
 
     @classmethod
     def from_checkpoint(
-        cls, checkpoint: Mapping[str, Any], *, need_labels: bool = True, **overrides: Any
+        cls, checkpoint: Mapping[str, Any], *, need_labels: bool = True, **changed: Any
     ) -> RadiographDataModule:
         """The data module a checkpoint was trained with, its preprocessing and split kept.
 
         Args:
             checkpoint: Content of the file, from ``torch.load(path, weights_only=True)``.
             need_labels: False for new patients.
-            **overrides: Settings that may differ, such as `root`, `manifest` or `batch_size`.
-
-        Raises:
-            ConfigError: an override would change what the model was trained on.
+            **changed: Settings that differ from training, such as `root` or `batch_size`.
         """
-        settings = dict(checkpoint["datamodule_hyper_parameters"])
-        for name, value in overrides.items():
-            if name in FROZEN and value != settings[name]:
-                raise ConfigError(
-                    f"data.{name}={value!r} would be ignored: the checkpoint was trained with "
-                    f"{settings[name]!r}; leave it out."
-                )
-            settings[name] = value
-        augmentation = settings.pop("augmentation")
-        if isinstance(augmentation, Mapping):
-            augmentation = Augmentation(**augmentation)
-        data = cls(**settings, augmentation=augmentation)
-        data.need_labels = need_labels
-        data._trained = {
-            "schema": checkpoint["hyper_parameters"]["clinical"]["schema"],
-            "splits": checkpoint[cls.__qualname__]["splits"],
-        }
+        settings = {**checkpoint["datamodule_hyper_parameters"], **changed}
+        if isinstance(settings["augmentation"], Mapping):
+            settings["augmentation"] = Augmentation(**settings["augmentation"])
+        data = cls(**settings)
+        data.adopt(checkpoint, need_labels=need_labels)
         return data
+
+    def adopt(self, checkpoint: Mapping[str, Any], *, need_labels: bool = True) -> None:
+        """Encode as the checkpoint's model does and keep its split; nothing is fitted any more."""
+        self.need_labels = need_labels
+        self._trained = {
+            "schema": checkpoint["hyper_parameters"]["clinical"]["schema"],
+            "splits": checkpoint[type(self).__qualname__]["splits"],
+        }
 
     def save_splits(self, path: Path) -> None:
         """Write the split in use, re-usable as ``data.splits``."""

@@ -128,19 +128,17 @@ class FusionModule(LightningModule):
             if parameter.requires_grad:
                 key = (name.startswith("image_encoder."), parameter.ndim > 1)
                 groups.setdefault(key, []).append(parameter)
-        optimizer: type[torch.optim.Optimizer] = (
-            torch.optim.AdamW if h["optimizer"] == "adamw" else torch.optim.Adam
-        )
-        return optimizer(
-            [
-                {
-                    "params": parameters,
-                    "lr": h["backbone_learning_rate" if backbone else "learning_rate"],
-                    "weight_decay": h["weight_decay"] if decay else 0.0,
-                }
-                for (backbone, decay), parameters in groups.items()
-            ]
-        )
+        settings = [
+            {
+                "params": parameters,
+                "lr": h["backbone_learning_rate" if backbone else "learning_rate"],
+                "weight_decay": h["weight_decay"] if decay else 0.0,
+            }
+            for (backbone, decay), parameters in groups.items()
+        ]
+        if h["optimizer"] == "adam":
+            return torch.optim.Adam(settings)
+        return torch.optim.AdamW(settings)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """A reloaded model takes its weights from the checkpoint, not from a hub or a file."""

@@ -79,7 +79,7 @@ def test_gradient_is_finite_where_the_model_is_certain(gamma):
         (lambda: FocalLoss(label_smoothing=1.0), "label_smoothing is 1.0"),
         (lambda: FocalLoss(class_weights=[1.0, -1.0]), "none negative"),
         (lambda: build_loss("hinge"), "'hinge'; expected one of"),
-        (lambda: build_loss("cross_entropy", gamma=2.0), r"\['gamma'\]"),
+        (lambda: build_loss("cross_entropy", gamma=2.0), "argument 'gamma'"),
         (lambda: FocalLoss(alpha=[1.0, 2.0])(torch.zeros(1, 3), torch.zeros(1).long()), "alpha.*3"),
         (
             lambda: build_loss("focal", [1.0, 2.0])(torch.zeros(1, 3), torch.zeros(1).long()),
