@@ -490,9 +490,9 @@ def _write_cohort(root: Path, seed: int, subjects: int) -> None:
     _write_workbook(table, root / "patient details.xlsx")
     (root / "README.txt").write_text(
         f"{STAMP}\n\n"
-        f"Drawn by osteofusion (seed {seed}, {subjects} subjects): no radiograph or row is a patient.\n"
-        "The layout, headers and kinds of dirt follow the Knee X-ray Osteoporosis Database (Wani and\n"
-        "Arora 2021, DOI 10.17632/fxjm8fb6mw.2); none of its content is here.\n"
+        f"Drawn by osteofusion (seed {seed}, {subjects} subjects): no film, no row is a patient.\n"
+        "The layout, headers and kinds of dirt follow the Knee X-ray Osteoporosis Database (Wani\n"
+        "and Arora 2021, DOI 10.17632/fxjm8fb6mw.2); none of its content is here.\n"
         "ground_truth.csv: latent density and, in pixels of each image, where it was drawn.\n",
         encoding="utf-8",
         newline="\n",

@@ -99,15 +99,11 @@ def auroc_interval(estimates: Sequence[ClusteredAuroc]) -> tuple[float, float, s
     fewest = [min(e.clusters[side] for e in estimates) for side in (0, 1)]
     if not 0 < value < 1 or variance <= 0 or min(fewest) < 2:
         return (*newcombe_interval(value, fewest[0], fewest[1]), "newcombe")
-    sides = [_steadied(e) for e in estimates]
-    steadied = sum(p + n for p, n in sides)
     raw = sum(_squares(e.positive) + _squares(e.negative) for e in estimates)
-    freedom = min(
-        _freedom(p, n, e.clusters, _PRIOR_CLUSTERS)
-        for (p, n), e in zip(sides, estimates, strict=True)
-    )
-    error = np.sqrt(variance * steadied / raw) / (value * (1 - value))
-    half = float(t.ppf(0.975, freedom)) * error
+    steadied = [_steady([e.positive, e.negative], [_model(e)] * 2, e.clusters) for e in estimates]
+    variance *= sum(each for each, _ in steadied) / raw
+    freedom = min(freedom for _, freedom in steadied)
+    half = float(t.ppf(0.975, freedom) * np.sqrt(variance)) / (value * (1 - value))
     return float(expit(logit(value) - half)), float(expit(logit(value) + half)), "delong"
 
 
@@ -150,40 +146,58 @@ def auroc_difference(
     """
     one = clustered_auroc(positive, first, clusters)
     two = clustered_auroc(positive, second, clusters)
-    value = one.value - two.value
+    value, n = one.value - two.value, len(positive)
     if np.array_equal(rankdata(first), rankdata(second)):
-        return Estimate(
-            0.0, len(positive), 0.0, 0.0, "constant", "the two arms order the rows identically"
-        )
-    variance = _squares(one.contributions - two.contributions)
-    if variance <= 0 or min(one.clusters) < 2:
+        reason = "the two arms order the rows identically"
+        return Estimate(0.0, n, 0.0, 0.0, "constant", reason)
+    sides = [one.positive - two.positive, one.negative - two.negative]
+    pairs = zip((one.positive, one.negative), (two.positive, two.negative), strict=True)
+    models = [
+        _model(one)
+        + _model(two)
+        - 2 * _correlation(a, b, count) * np.sqrt(_model(one) * _model(two))
+        for (a, b), count in zip(pairs, one.clusters, strict=True)
+    ]
+    raw = sum(map(_squares, sides))
+    if min(one.clusters) < 2 or raw + sum(models) <= 0:
         (low1, high1, _), (low2, high2, _) = auroc_interval([one]), auroc_interval([two])
         low = value - float(np.hypot(one.value - low1, high2 - two.value))
         high = value + float(np.hypot(high1 - one.value, two.value - low2))
-        return Estimate(value, len(positive), max(low, -1.0), min(high, 1.0), "newcombe")
-    freedom = _freedom(
-        _squares(one.positive - two.positive), _squares(one.negative - two.negative), one.clusters
-    )
+        return Estimate(value, n, max(low, -1.0), min(high, 1.0), "newcombe")
+    variance, freedom = _steady(sides, models, one.clusters)
+    if raw > 0:
+        variance *= _squares(sides[0] + sides[1]) / raw
     half = float(t.ppf(0.975, freedom) * np.sqrt(variance))
-    return Estimate(value, len(positive), max(value - half, -1.0), min(value + half, 1.0), "delong")
+    return Estimate(value, n, max(value - half, -1.0), min(value + half, 1.0), "delong")
 
 
 def _squares(contributions: Floats) -> float:
     return float((contributions**2).sum())
 
 
-def _steadied(estimate: ClusteredAuroc) -> tuple[float, float]:
-    """Variances through positives and negatives, each with the model's worth of clusters."""
+def _model(estimate: ClusteredAuroc) -> float:
+    """Variance of a placement value at this AUROC (Hanley and McNeil 1982, mean of both sides)."""
     theta = estimate.value
-    model = (theta / (2 - theta) + 2 * theta**2 / (1 + theta)) / 2 - theta**2
-    sides = zip((estimate.positive, estimate.negative), estimate.clusters, strict=True)
-    positive, negative = (
-        (count * _squares(side) + _PRIOR_CLUSTERS * model / count) / (count + _PRIOR_CLUSTERS)
-        for side, count in sides
+    return max((theta / (2 - theta) + 2 * theta**2 / (1 + theta)) / 2 - theta**2, 0.0)
+
+
+def _correlation(first: Floats, second: Floats, clusters: int) -> float:
+    """Correlation of two arms on one side, drawn to 0 as much as the model weighs there."""
+    scale = np.sqrt(_squares(first) * _squares(second))
+    seen = float(first @ second / scale) if scale > 0 else 0.0
+    return seen * clusters / (clusters + _PRIOR_CLUSTERS)
+
+
+def _steady(
+    sides: Sequence[Floats], models: Sequence[float], clusters: Sequence[int]
+) -> tuple[float, float]:
+    """Variance of both sides, each with the model's worth of clusters, and Satterthwaite's df."""
+    variances = [
+        (_squares(side) * count + _PRIOR_CLUSTERS * model / count) / (count + _PRIOR_CLUSTERS)
+        for side, model, count in zip(sides, models, clusters, strict=True)
+    ]
+    below = sum(
+        variance**2 / (count - 1 + _PRIOR_CLUSTERS)
+        for variance, count in zip(variances, clusters, strict=True)
     )
-    return positive, negative
-
-
-def _freedom(positive: float, negative: float, clusters: tuple[int, int], prior: int = 0) -> float:
-    below = positive**2 / (clusters[0] - 1 + prior) + negative**2 / (clusters[1] - 1 + prior)
-    return (positive + negative) ** 2 / below
+    return sum(variances), sum(variances) ** 2 / below

@@ -16,6 +16,7 @@ from osteofusion.evaluation.metrics import (
     Estimate,
     Floats,
     Ints,
+    calibration_gaps,
     metric_bounds,
     metric_values,
 )
@@ -90,8 +91,8 @@ class ClusterBootstrap:
         the resamples and a t quantile. (Percentiles cover too little for skewed metrics such as
         the area under the precision-recall curve.) At the end of the range, where all resamples
         agree: one row a class is added that is called wrong for certain (right, if everything was
-        wrong), each a cluster; resampling shows it up to three times, the rule of three. ECE,
-        which chance can only raise: resamples mirrored at the value (basic bootstrap).
+        wrong), each a cluster; resampling shows it up to three times, the rule of three. ECE has
+        rules of its own, since chance can only raise it.
         """
         if point.value is None:
             return point
@@ -109,11 +110,30 @@ class ClusterBootstrap:
             low, high = self._at_bound(name, point.value, bounds)
             return replace(point, low=low, high=high, method="pseudo-rows")
         if name == "ece":
-            low, high = 2 * point.value - np.quantile(kept, [0.975, 0.025])
-            low, high = max(0.0, float(low)), max(point.value, float(high))
+            low, high = self._ece(point.value, kept)
         else:
             low, high = _on_logit_scale(point.value, float(kept.std()), bounds, self.fewest - 1)
         return replace(point, low=low, high=high, method="bootstrap")
+
+    def _ece(self, value: float, kept: Floats) -> tuple[float, float]:
+        """Return the union of the basic and the t interval, from 0 if calibration may be perfect.
+
+        Resampling adds the same upward bias once more, which the basic bootstrap mirrors away. An
+        ECE that a calibrated model reaches by chance (its gaps with the signs of whole clusters
+        drawn at random) cannot exclude 0.
+        """
+        labels, probabilities, clusters = self.rows
+        half = float(t.ppf(0.975, self.fewest - 1) * kept.std())
+        basic_low, basic_high = 2 * value - np.quantile(kept, [0.975, 0.025])
+        low, high = min(float(basic_low), value - half), max(float(basic_high), value + half)
+        rows = calibration_gaps(labels, probabilities)
+        gaps = np.array([np.bincount(clusters, weights=column) for column in rows.T])
+        signs = np.random.default_rng(self.seed).choice(
+            [-1.0, 1.0], (self.resamples, gaps.shape[1])
+        )
+        by_chance = np.abs(signs @ gaps.T).sum(axis=1) / len(labels)
+        calibrated = value <= np.quantile(by_chance, 0.975)
+        return 0.0 if calibrated else max(low, 0.0), min(high, 1.0)
 
     def _at_bound(
         self, name: str, value: float, bounds: tuple[float, float]

@@ -136,6 +136,14 @@ def average_precision(positive: npt.NDArray[np.bool_], scores: Floats, weights: 
     return _divide((np.diff(found, axis=1, prepend=0) * precision).sum(axis=1), found[:, -1])
 
 
+def calibration_gaps(labels: Ints, probabilities: Floats) -> Floats:
+    """Observed less predicted positive of each row, in the column of its bin: (n, 10)."""
+    scores = probabilities[:, 1]
+    bins = np.minimum((scores * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
+    gaps: Floats = np.eye(CALIBRATION_BINS)[bins] * (labels - scores)[:, None]
+    return gaps
+
+
 def metric_values(labels: Ints, probabilities: Floats, weights: Floats) -> dict[str, Floats]:
     """All metrics but the AUROCs for each of B weightings.
 
@@ -158,8 +166,7 @@ def metric_values(labels: Ints, probabilities: Floats, weights: Floats) -> dict[
     values["brier"] = _divide(weights @ errors[:, 1] ** 2, total)
     values["auprc"] = average_precision(labels == 1, probabilities[:, 1], weights)
     values["auprc_negative"] = average_precision(labels == 0, probabilities[:, 0], weights)
-    bins = np.minimum((probabilities[:, 1] * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
-    gaps = weights @ (np.eye(CALIBRATION_BINS)[bins] * errors[:, 1:])
+    gaps = weights @ calibration_gaps(labels, probabilities)
     values["ece"] = _divide(np.abs(gaps).sum(axis=1), total)
     return values
 
