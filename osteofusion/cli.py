@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from osteofusion.errors import OsteofusionError
 
@@ -77,15 +78,27 @@ def main(argv: Sequence[str] | None = None) -> int:
             errno.EROFS,
             errno.ENOTDIR,
             errno.EISDIR,
+            errno.EEXIST,
+            errno.ENAMETOOLONG,
         ):
             raise
         place = f" {error.filename}" if error.filename else ""
-        return _fail(f"Cannot write{place}: {error.strerror}; free space or choose another folder.")
+        return _fail(
+            f"Cannot read or write{place}: {error.strerror}; make room or access, or choose "
+            "another folder."
+        )
 
 
 def _fail(sentence: str) -> int:
     print(f"osteofusion: error: {sentence}", file=sys.stderr)
     return 2
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says a mistake as every command does: in one sentence, without the usage."""
+
+    def error(self, message: str) -> NoReturn:
+        raise OsteofusionError(f"{self.prog}: {message}; see {self.prog} --help.")
 
 
 def _train(arguments: list[str]) -> int:
@@ -95,7 +108,7 @@ def _train(arguments: list[str]) -> int:
 
 
 def _cohort(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="osteofusion cohort",
         description="Join images to table rows by subject ID and report everything that does not "
         "fit; every image is decoded once.",
@@ -141,7 +154,7 @@ def _cohort(arguments: list[str]) -> int:
 
 
 def _demo(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="osteofusion demo",
         description="Write a synthetic cohort: drawn knees and a workbook in the layout of the "
         "Mendeley data set.",

@@ -59,7 +59,7 @@ def parse_column(
         if cell is not None:
             try:
                 value = _parse_cell(cell, column, decimal)
-            except ValueError as error:
+            except (ValueError, OverflowError) as error:
                 unparsable.append(CellProblem(*where, str(error)))
         if column.range is not None and isinstance(value, float):
             low, high = column.range
@@ -82,7 +82,7 @@ def _parse_cell(cell: object, column: Column, decimal: str) -> str | float | Non
         word = normalise_word(cell)
     if word in column.values:
         value = column.values[word]
-        return value if column.kind == "categorical" else float(value)
+        return value if column.kind in ("categorical", "text") else float(value)
     if column.kind == "presence":
         absent = {normalise_word(item) for item in column.absent}
         if word in absent:
@@ -100,13 +100,14 @@ def _parse_cell(cell: object, column: Column, decimal: str) -> str | float | Non
     if isinstance(cell, (int, float, np.number)) and not isinstance(cell, bool):
         number = float(cell)
     else:
-        text = word.replace(" ", "").replace(decimal, ".") if decimal == "," else word
-        if not re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", text):
-            raise ValueError("is not a number")
-        number = float(text)
+        mark = re.escape(decimal)  # the other mark would be a thousands separator: no guess
+        if not re.fullmatch(rf"[+-]?(\d+{mark}?\d*|{mark}\d+)(e[+-]?\d+)?", word):
+            raise ValueError(f"is not a number with decimal {decimal!r}")
+        number = float(word.replace(decimal, "."))
+    number *= column.scale
     if not np.isfinite(number):
         raise ValueError("is not a finite number")
-    return number * column.scale
+    return number
 
 
 def cross_check(table: pd.DataFrame, manifest: Manifest) -> list[CellProblem]:
@@ -126,9 +127,10 @@ def cross_check(table: pd.DataFrame, manifest: Manifest) -> list[CellProblem]:
                 wrong = table[name].notna() & table[other].notna() & (table[other] != wanted)
                 reasons[wrong] = f"given although {other} is not {wanted:g}"
         for row in table.index[reasons != ""]:
-            subject, value = str(table.at[row, "subject_id"]), float(str(table.at[row, name]))
-            problems.append(CellProblem(subject, name, int(row), f"{value:g}", reasons[row]))
-            table.loc[row, name] = np.nan
+            subject, value = str(table.at[row, "subject_id"]), table.at[row, name]
+            shown = f"{value:g}" if isinstance(value, float) else str(value)
+            problems.append(CellProblem(subject, name, int(row), shown, reasons[row]))
+            table.at[row, name] = np.nan if isinstance(value, float) else None
     return problems
 
 
@@ -333,16 +335,17 @@ def freeze(transformer: ColumnTransformer, schema: ClinicalSchema) -> dict[str, 
         for position, i in enumerate(where):
             feature = schema.features[i]
             rare = encoder.infrequent_categories_[position]
-            rare_codes = [] if rare is None else [float(code) for code in rare]
-            for code in encoder.categories_[position]:
-                if float(code) not in rare_codes:
-                    one_hot_columns.append(i)
-                    one_hot_codes.append([float(code)])
-                    one_hot_names.append(f"{feature.name} = {feature.vocabulary[int(code)]}")
-            if rare_codes:
+            rare_codes = [] if rare is None else rare.tolist()
+            frequent = [c for c in encoder.categories_[position].tolist() if c not in rare_codes]
+            for code in frequent:
                 one_hot_columns.append(i)
-                one_hot_codes.append([*rare_codes, float(len(feature.vocabulary))])
-                one_hot_names.append(f"{feature.name} = other")
+                one_hot_codes.append([code])
+                one_hot_names.append(f"{feature.name} = {feature.vocabulary[int(code)]}")
+            if rare_codes:
+                every = map(float, range(len(feature.vocabulary) + 1))  # the last one is "unseen"
+                one_hot_columns.append(i)
+                one_hot_codes.append([code for code in every if code not in frequent])
+                one_hot_names.append(f"{feature.name} = any other")
     return {
         "features": schema.names,
         "fill": fill,

@@ -101,12 +101,13 @@ def build_cohort(
         file=label_file(manifest, root, labels) if need_labels else None,
         needed=need_labels,
     )
-    images = find_images(root, manifest, raw, table_path, need_labels=need_labels)
+    images = find_images(root, manifest, raw, table_path, report, need_labels=need_labels)
     report.images = len(images)
     joined = _join(rows, images, manifest, report, need_labels=need_labels)
     joined = _hash_images(joined, root, report, decode=decode, progress=progress)
     if joined.empty:
-        raise CohortError(f"None of the radiographs under {root} can be used; see its report.")
+        first = report.unreadable_images[0]["reason"]
+        raise CohortError(f"None of the radiographs under {root} can be read, such as: {first}")
     joined["group"] = connected_groups(
         joined["subject_id"].tolist(), joined["image_sha256"].tolist()
     )
@@ -137,13 +138,22 @@ def _clinical_rows(
     ids = raw[id_header].map(normalise_id)
     repeated = ids.duplicated(keep=False)
     if repeated.any():
-        # Equal rows say one thing twice; differing ones leave no row that could be trusted.
-        content = raw.assign(**{id_header: ids}).astype(str)
+        # Equal rows say one thing twice; differing ones leave no row that could be trusted. A
+        # running number may differ, and so may the image path: one row a film.
+        content = _content(raw.assign(**{id_header: ids}), path, manifest)
         same = content.duplicated(keep="first")
         differing = ids[~same][ids[~same].duplicated(keep=False)]
-        report.duplicate_ids = sorted(ids[repeated].unique())
+        several = set(ids[repeated])
+        if manifest.images.layout == "column":
+            several &= set(differing)
+        report.duplicate_ids = sorted(several)
         keep = ~same & ~ids.isin(set(differing))
         raw, ids = raw[keep], ids[keep]
+        if raw.empty:
+            raise CohortError(
+                f"Table {path} has several differing rows for each {id_header!r}, such as "
+                f"{differing.iloc[0]!r}; give one row a subject, or correct table.id."
+            )
     report.rows = len(raw)
     parsed: dict[str, pd.Series] = {"subject_id": ids}
     mapped = {id_header}
@@ -165,6 +175,18 @@ def _clinical_rows(
     rows = pd.DataFrame(parsed)
     report.implausible_cells += cross_check(rows, manifest)
     return rows
+
+
+def _content(raw: pd.DataFrame, path: Path, manifest: Manifest) -> pd.DataFrame:
+    """The cells in which two rows of one subject may not differ, as text."""
+    free = {
+        find_column(raw, column.headers(name), path, f"column {name}")
+        for name, column in manifest.columns.items()
+        if column.role == "identifier"
+    }
+    if manifest.images.column is not None:
+        free.add(find_column(raw, [manifest.images.column], path, "image column"))
+    return raw.loc[:, [name not in free for name in raw.columns]].astype(str)
 
 
 def _join(
@@ -194,8 +216,9 @@ def _join(
     labelled = joined["label"].notna()
     from_folder = joined["folder_label"].notna()
     clash = labelled & from_folder & (joined["label"] != joined["folder_label"])
-    for image, label in joined.loc[clash, ["image", "label"]].itertuples(index=False):
-        report.label_conflicts.append({"image": image, "table": label})
+    columns = ["image", "folder_label", "label"]
+    for image, folder, label in joined.loc[clash, columns].itertuples(index=False):
+        report.label_conflicts.append({"image": image, "folder": folder, "table": label})
     joined["label"] = joined["label"].where(labelled, joined["folder_label"]).astype(object)
     if need_labels:
         without = joined["label"].isna()

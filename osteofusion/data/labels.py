@@ -74,7 +74,7 @@ def read_labels(
         headers = [source.column]
         header = (
             need_column(raw, headers, path, "label column")
-            if needed and source.t_score is None
+            if needed and source.t_score not in rows
             else find_column(raw, headers, path, "label column")
         )
         if header is not None:
@@ -132,9 +132,9 @@ def _read_label_file(path: Path, manifest: Manifest) -> dict[str, str]:
         ),
     )
     ids = need_column(table, [manifest.label.id], path, "ID column")
-    header = need_column(table, [str(manifest.label.column)], path, "label column")
+    header = need_column(table, [manifest.label.column or "label"], path, "label column")
     found: dict[str, str] = {}
-    for row, (subject, cell) in table[[ids, header]].iterrows():
+    for row, subject, cell in table[[ids, header]].itertuples(name=None):
         if subject is None or cell is None:
             raise CohortError(f"Label file {path}, row {row}: the ID or the label is empty.")
         label = _canonical_label(cell, manifest, f"label file {path}, row {row}")

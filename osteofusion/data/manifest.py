@@ -25,6 +25,15 @@ Kind = Literal["numeric", "binary", "categorical", "presence", "text"]
 Role = Literal["feature", "outcome", "identifier", "ignored"]
 
 
+_ONLY_FOR = {
+    "unit": "numeric",
+    "scale": "numeric",
+    "range": "numeric",
+    "at_most": "numeric",
+    "absent": "presence",
+}
+
+
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -54,7 +63,7 @@ class Column(_Strict):
     scale: Annotated[float, Field(gt=0)] = 1.0
     range: tuple[float, float] | None = None
     values: dict[str, str | float] = {}
-    absent: list[str] = ["no", "none"]
+    absent: list[str] = ["no", "none", "0", "false"]
     at_most: str | None = None
     only_if: dict[str, float] = {}
 
@@ -72,12 +81,16 @@ class Column(_Strict):
             )
         if self.range is not None and self.range[0] >= self.range[1]:
             raise ValueError(f"range {list(self.range)} is empty; give [lowest, highest]")
-        if self.kind == "binary":
-            wrong = [value for value in self.values.values() if value not in (0.0, 1.0)]
-            if wrong:
-                raise ValueError(f"binary values must be 0 or 1, not {wrong[0]!r}")
-        if self.range is not None and self.kind != "numeric":
-            raise ValueError(f"range is for numeric columns, and this one is {self.kind}")
+        for value in self.values.values():
+            if self.kind in ("binary", "presence"):
+                if value not in (0.0, 1.0):
+                    raise ValueError(f"{self.kind} values must be 0 or 1, not {value!r}")
+            elif isinstance(value, str) == (self.kind == "numeric"):
+                wanted = "numbers" if self.kind == "numeric" else "words (put it in quotes)"
+                raise ValueError(f"{self.kind} values must be {wanted}, not {value!r}")
+        for key, kind in _ONLY_FOR.items():
+            if key in self.model_fields_set and self.kind != kind:
+                raise ValueError(f"{key} is for {kind} columns, and this one is {self.kind}")
         return self
 
     def headers(self, name: str) -> list[str]:
@@ -92,7 +105,7 @@ class Table(_Strict):
     file: str
     id: str
     sheet: str | None = None
-    delimiter: str | None = None
+    delimiter: Annotated[str, Field(min_length=1, max_length=1)] | None = None
     decimal: Literal[".", ","] = "."
     encoding: str = "utf-8-sig"
 
@@ -195,8 +208,12 @@ class Manifest(_Strict):
             if name in reserved:
                 raise ValueError(f"columns.{name}: the name is reserved for the cohort table")
             for other in [column.at_most, *column.only_if]:
-                if other is not None and other not in self.columns:
+                if other is None:
+                    continue
+                if other not in self.columns:
                     raise ValueError(f"columns.{name} refers to {other!r}, which is no column")
+                if self.columns[other].kind in ("categorical", "text"):
+                    raise ValueError(f"columns.{name} refers to {other!r}, which holds no numbers")
         score = self.label.t_score
         if score is not None:
             if score not in self.columns:
@@ -248,7 +265,8 @@ def load_manifest(name_or_path: str | Path) -> Manifest:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         where = getattr(error, "problem_mark", None)
         line = f" near line {where.line + 1}" if where is not None else ""
-        raise ManifestError(f"Manifest {path} is not valid YAML{line}; mend it there.") from None
+        problem = getattr(error, "problem", None) or "it is no UTF-8 text"
+        raise ManifestError(f"Manifest {path} is not valid YAML{line}: {problem}.") from None
     if not isinstance(content, dict):
         raise ManifestError(f"Manifest {path} holds no `key: value` lines; see the shipped ones.")
     try:
@@ -265,9 +283,8 @@ def normalise_header(text: object) -> str:
 
 def normalise_id(value: object) -> str:
     """Subject ID as compared: text without surrounding space; 1377.0 is 1377."""
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    return unicodedata.normalize("NFC", str(value)).strip()
+    text = unicodedata.normalize("NFC", str(value)).strip()
+    return re.sub(r"^(\d+)\.0$", r"\1", text)  # an export of whole numbers beside empty cells
 
 
 def normalise_word(text: object) -> str:
@@ -285,7 +302,18 @@ class _Loader(yaml.SafeLoader):
     """YAML in which yes, no, true and false stay the words that stand in the cells.
 
     No key of a manifest but `synthetic` is a truth value, and pydantic reads the word there.
+    A key given twice is an error: plain YAML would keep the last and drop the first in silence.
     """
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"key {key.value!r} is given twice", key.start_mark
+                )
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
 
 
 _Loader.yaml_implicit_resolvers = {
@@ -295,17 +323,16 @@ _Loader.yaml_implicit_resolvers = {
 
 
 def _sentence(path: Path, error: ValidationError) -> str:
-    first = error.errors(include_url=False)[0]
-    # A union puts the member's type in the location; a user's key never looks like that.
-    key = ".".join(str(part) for part in first["loc"] if not str(part).startswith("constrained-"))
+    # Of a union each member complains, and puts its type in the location; the deepest says most.
+    first = max(error.errors(include_url=False), key=lambda item: len(item["loc"]))
+    members = ("str", "float", "list[str]")
+    key = ".".join(str(part) for part in first["loc"] if part not in members)
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":
-        message = "is not a key that a manifest knows"
+        message = " is not a key that a manifest knows"
     elif first["type"] == "missing":
-        message = "is missing"
+        message = " is missing"
     else:
         shown = first.get("input")
-        if not isinstance(shown, (dict, list)):
-            message = f"is {shown!r}: {message}"
-    more = f" ({error.error_count() - 1} more)" if error.error_count() > 1 else ""
-    return f"Manifest {path}: {key} {message}{more}." if key else f"Manifest {path}: {message}."
+        message = f": {message}" if isinstance(shown, (dict, list)) else f" is {shown!r}: {message}"
+    return f"Manifest {path}{': ' if key else ''}{key}{message}."

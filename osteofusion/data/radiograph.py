@@ -32,14 +32,16 @@ cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
 def read_radiograph(path: str | os.PathLike[str]) -> Gray:
     """Read an image file as 8-bit luminance, (H, W) uint8, upright as its EXIF tag says.
 
-    The format is told by the file's first bytes, never by its name: PNG, JPEG and TIFF with 1 to
-    16 bits, gray, colour, palette or alpha. Colour becomes ITU-R 601 luminance, transparency
-    becomes black. A 16-bit file is divided by 257; one whose values all lie below 4096 is taken
-    as 12-bit, the usual depth of a detector, and scaled by 255 / 4095.
+    The format is told by the file's first bytes, never by its name: PNG, JPEG, TIFF and DICOM
+    with 1 to 16 bits, gray, colour, palette or alpha. Colour becomes ITU-R 601 luminance,
+    transparency becomes black. A 16-bit PNG or TIFF is divided by 257; one whose values all lie
+    below 4096 is taken as 12-bit, the usual depth of a detector, and scaled by 255 / 4095. How a
+    DICOM file becomes 8-bit is told by `osteofusion.data.dicom_pixels.decode_dicom`.
 
     Raises:
-        RadiographError: the file is missing, empty, cut short, not a PNG, JPEG or TIFF, holds
-            several pictures or CMYK, float or 32-bit pixels, or is implausibly small or large.
+        RadiographError: the file is missing, empty, cut short, not a PNG, JPEG, TIFF or DICOM,
+            holds several pictures or CMYK, float or 32-bit pixels, is implausibly small or
+            large, or is a DICOM file and pydicom or its decoder is not installed.
     """
     path = Path(path)
     return decode_radiograph(read_bytes(path), path)
@@ -54,29 +56,46 @@ def content_hash(path: str | os.PathLike[str]) -> str:
     path = Path(path)
     digest = hashlib.sha256()
     try:
-        _require_file(path)
+        require_file(path)
         with path.open("rb") as file:
             while chunk := file.read(1 << 20):
                 digest.update(chunk)
     except OSError as error:
-        raise _unreadable(path, error) from error
+        raise unreadable(path, error) from error
     return digest.hexdigest()
+
+
+def is_dicom(path: str | os.PathLike[str]) -> bool:
+    """Whether a file is DICOM, by its content; False too where it cannot be read.
+
+    For folder scans, since DICOM files often have no suffix. It needs no pydicom and reads 132
+    bytes. A file without the usual preamble counts if it is named like a DICOM file as well. A
+    DICOMDIR is DICOM.
+    """
+    path = Path(path)
+    try:
+        if not path.is_file():
+            return False
+        with path.open("rb") as file:
+            return _is_dicom(file.read(_HEAD), path)
+    except OSError:
+        return False
 
 
 def read_bytes(path: Path) -> bytes:
     """Bytes of a file that may be a radiograph; of anything else no more than its head is read.
 
     Raises:
-        RadiographError: the file is missing, empty, or not a PNG, JPEG or TIFF.
+        RadiographError: the file is missing, empty, or not a PNG, JPEG, TIFF or DICOM.
     """
     try:
-        _require_file(path)
+        require_file(path)
         with path.open("rb") as file:
             head = file.read(_HEAD)
             _format_of(head, path)
             return head + file.read()
     except OSError as error:
-        raise _unreadable(path, error) from error
+        raise unreadable(path, error) from error
 
 
 def decode_radiograph(data: bytes, path: Path) -> Gray:
@@ -85,7 +104,7 @@ def decode_radiograph(data: bytes, path: Path) -> Gray:
     gray = form.decode(data, path, form.name)
     height, width = gray.shape
     if min(height, width) < MIN_SIDE:
-        raise _refusal(
+        raise refusal(
             path,
             f"it has {width} x {height} pixels, fewer than {MIN_SIDE} on a side",
             "replace it by the radiograph in full size",
@@ -150,9 +169,9 @@ def _decode_pillow(data: bytes, path: Path, name: str) -> Gray:
     except (RadiographError, MemoryError):
         raise
     except Image.DecompressionBombError as error:
-        raise _too_large(path) from error
+        raise too_large(path) from error
     except Exception as error:  # damaged files raise nearly anything from inside Pillow
-        raise _refusal(
+        raise refusal(
             path,
             f"it is cut short, damaged or an unusual kind of {name}",
             "download it again or export it as an 8- or 16-bit grayscale PNG",
@@ -162,18 +181,18 @@ def _decode_pillow(data: bytes, path: Path, name: str) -> Gray:
 
 def _check_kind(image: Image.Image, path: Path, name: str) -> None:
     if image.width * image.height > MAX_PIXELS:
-        raise _too_large(path)
+        raise too_large(path)
     # Phones store previews and gain maps behind the one picture of a JPEG.
     pictures = 1 if name == "JPEG" else getattr(image, "n_frames", 1)
     if pictures > 1:
-        raise _refusal(
+        raise refusal(
             path, f"it holds {pictures} pictures", "save the radiograph alone in a file of its own"
         )
     kind = {"CMYK": "CMYK print colours", "F": "floating-point pixels", "LAB": "CIE Lab colours"}
     if name == "TIFF":
         kind["I"] = "signed or 32-bit pixels"
     if image.mode in kind:
-        raise _refusal(
+        raise refusal(
             path, f"it holds {kind[image.mode]}", "export it as an 8- or 16-bit grayscale PNG"
         )
 
@@ -210,37 +229,55 @@ def _from_16_bit(image: Image.Image, data: bytes) -> Gray:
     return cast("Gray", cv2.convertScaleAbs(values, alpha=255 / white))
 
 
-def _require_file(path: Path) -> None:
+def _decode_dicom(data: bytes, path: Path, name: str) -> Gray:
+    # Here and not above: that module builds on this one.
+    from osteofusion.data.dicom_pixels import decode_dicom
+
+    return decode_dicom(data, path)
+
+
+def require_file(path: Path) -> None:
+    """Refuse a path that is no file, before anything waits on a pipe."""
     if path.is_dir():
-        raise _refusal(path, "it is a folder", "name an image file")
+        raise refusal(path, "it is a folder", "name an image file")
     if not path.is_file():
-        raise _refusal(path, "there is no such file", "check the name")
+        raise refusal(path, "there is no such file", "check the name")
 
 
 def _format_of(head: bytes, path: Path) -> _Format:
     if not head:
-        raise _refusal(path, "it is empty (0 bytes)", "download or export it again")
+        raise refusal(path, "it is empty (0 bytes)", "download or export it again")
+    if _is_dicom(head, path):  # first: a DICOM preamble may pose as a TIFF header
+        return _DICOM
     for form in _FORMATS:
         if head.startswith(form.magic):
             return form
-    raise _refusal(
+    raise refusal(
         path,
-        "its content is not a PNG, JPEG or TIFF image, whatever its name says",
+        "its content is not a PNG, JPEG or TIFF image nor a DICOM file, whatever its name says",
         "export the radiograph in one of these formats",
     )
 
 
-def _unreadable(path: Path, error: OSError) -> RadiographError:
-    return _refusal(path, error.strerror or "the system refuses it", "check permissions and disk")
+def _is_dicom(head: bytes, path: Path) -> bool:
+    bare = path.suffix.lower() in _DICOM.suffixes and head.startswith(_DICOM.magic)
+    return head[_PREAMBLE:] == b"DICM" or bare
 
 
-def _too_large(path: Path) -> RadiographError:
-    return _refusal(
+def unreadable(path: Path, error: OSError) -> RadiographError:
+    """Refusal of a file that the system does not let us read."""
+    return refusal(path, error.strerror or "the system refuses it", "check permissions and disk")
+
+
+def too_large(path: Path) -> RadiographError:
+    """Refusal of a picture of more than `MAX_PIXELS` pixels."""
+    return refusal(
         path, f"it has more than {MAX_PIXELS // 10**6} million pixels", "export it at a lower size"
     )
 
 
-def _refusal(path: Path, reason: str, remedy: str) -> RadiographError:
+def refusal(path: Path, reason: str, remedy: str) -> RadiographError:
+    """The one sentence in which every radiograph is refused."""
     return RadiographError(f"Cannot read the radiograph {path}: {reason}; {remedy}.")
 
 
@@ -257,9 +294,14 @@ _FORMATS = (
     _Format("JPEG", (".jpg", ".jpeg"), (b"\xff\xd8\xff",), _decode_pillow),
     _Format("TIFF", (".tif", ".tiff"), (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), _decode_pillow),
 )
-_HEAD = 16  # bytes that tell the format
+# What a DICOM file without its preamble starts with: group 2 or 8, as either byte order has it.
+_DICOM = _Format(
+    "DICOM", (".dcm", ".dicom"), (b"\2\0", b"\0\2", b"\x08\0", b"\0\x08"), _decode_dicom
+)
+_PREAMBLE = 128  # bytes before the magic word of a DICOM file
+_HEAD = _PREAMBLE + 4  # bytes that tell the format
 
-RADIOGRAPH_SUFFIXES = frozenset(suffix for form in _FORMATS for suffix in form.suffixes)
+RADIOGRAPH_SUFFIXES = frozenset(suffix for form in (*_FORMATS, _DICOM) for suffix in form.suffixes)
 """Suffixes, in lower case, of the files that count as images when a folder is scanned."""
 
 _TURNS: dict[int, Callable[[Gray], Gray]] = {  # EXIF orientation: what makes the picture upright

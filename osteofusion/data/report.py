@@ -32,6 +32,7 @@ class JoinReport:
     subjects: int
     by_label: dict[str, int]
     images_without_row: list[str] = field(default_factory=list)
+    images_outside_folders: list[str] = field(default_factory=list)
     rows_without_image: list[str] = field(default_factory=list)
     rows_without_label: list[str] = field(default_factory=list)
     duplicate_ids: list[str] = field(default_factory=list)
@@ -69,7 +70,8 @@ class JoinReport:
         ]
 
     def __rich__(self) -> RenderableType:
-        table = Table(title=f"Cohort {self.manifest}: {self.title}", title_justify="left")
+        title = Text(f"Cohort {self.manifest}: {self.title}")
+        table = Table(title=title, title_justify="left")
         table.add_column("finding")
         table.add_column("count", justify="right")
         table.add_column("what it means and where", overflow="fold")
@@ -83,7 +85,8 @@ class JoinReport:
             count = len(getattr(self, name))
             style = "" if count == 0 else "yellow" if name in self.problems else "cyan"
             text = f"{meaning}: {_some(shown)}" if count else ""
-            table.add_row(Text(name.replace("_", " "), style), Text(str(count), style), text)
+            # Text, not str: a square bracket in a file name is no markup.
+            table.add_row(Text(name.replace("_", " "), style), Text(str(count), style), Text(text))
         parts: list[RenderableType] = [table, Text(f"Source: {self.citation}", style="dim")]
         if self.synthetic:
             parts.insert(0, Text("SYNTHETIC DEMO DATA: no patient stands behind it", "bold red"))
@@ -103,9 +106,14 @@ class JoinReport:
         ]
         return [
             ("images_without_row", "left out", self.images_without_row),
+            ("images_outside_folders", "in no class folder; left out", self.images_outside_folders),
             ("rows_without_image", "left out", self.rows_without_image),
             ("rows_without_label", "left out", self.rows_without_label),
-            ("duplicate_ids", "several differing rows; left out", self.duplicate_ids),
+            (
+                "duplicate_ids",
+                "several rows; left out where these differ, else counted once",
+                self.duplicate_ids,
+            ),
             ("summary_rows", "no subject ID; left out", [f"row {i}" for i in self.summary_rows]),
             (
                 "label_conflicts",

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import csv
 import re
 import zipfile
+from contextlib import closing
+from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,7 +17,9 @@ from osteofusion.data.manifest import Manifest, normalise_header
 from osteofusion.errors import CohortError
 
 _OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
-_UNCALCULATED = re.compile(rb"<f[^>]*?(?:/>|>[^<]*</f>)\s*(?:<v\s*/>|<v></v>|</c>)")
+_NO_VALUE = re.compile(  # an error such as #DIV/0!, or a formula whose value was never stored
+    rb"""\st=["']e["']|<f[^>]*?(?:/>|>[^<]*</f>)\s*(?:<v\s*/>|<v></v>|</c>)"""
+)
 ROW = "row"
 
 
@@ -45,7 +51,9 @@ def read_table(path: Path, manifest: Manifest) -> pd.DataFrame:
     cells.index = pd.RangeIndex(1, len(cells) + 1, name=ROW)
     cells = cells[cells.notna().any(axis=1)]
     if len(cells) < 2:
-        raise CohortError(f"Table {path} has no rows below its header; choose the right sheet.")
+        raise CohortError(
+            f"Table {path} has no rows below a header; export it again or choose the right sheet."
+        )
     header = cells.iloc[0]
     cells = cells.iloc[1:].loc[:, header.notna().to_numpy()]
     cells.columns = [str(name) for name in header if name is not None]
@@ -82,7 +90,7 @@ def need_column(table: pd.DataFrame, headers: list[str], path: Path, what: str) 
 
 
 def _has_content(cell: object) -> bool:
-    if cell is None or cell is pd.NaT:
+    if cell is None or cell is pd.NaT or cell is pd.NA:
         return False
     if isinstance(cell, float):
         return not np.isnan(cell)
@@ -107,6 +115,11 @@ def _read_workbook(path: Path, sheet: str | None, *, legacy: bool) -> pd.DataFra
                 )
             chosen = sheet if sheet is not None else str(book.sheet_names[0])
             cells = book.parse(chosen, header=None, keep_default_na=False, na_values=[""])
+            cells = cells.astype(object)
+            if not zipfile.is_zipfile(path):
+                _show_errors(cells, book.book.sheet_by_name(chosen))
+            elif _has_no_value(path):
+                _show_formulas(cells, path, chosen)
     except ImportError:
         raise CohortError(
             f"Reading {path} needs the package xlrd: pip install 'osteofusion[tables]'."
@@ -118,34 +131,34 @@ def _read_workbook(path: Path, sheet: str | None, *, legacy: bool) -> pd.DataFra
             f"Workbook {path} cannot be read, it is damaged or no workbook "
             f"({type(error).__name__}); open it in a spreadsheet program and save it again."
         ) from None
-    if not legacy and _has_uncalculated(path):
-        cells = _show_formulas(cells, path, chosen)
     return cells
 
 
-def _has_uncalculated(path: Path) -> bool:
+def _has_no_value(path: Path) -> bool:
     with zipfile.ZipFile(path) as archive:
         return any(
-            _UNCALCULATED.search(archive.read(name))
+            _NO_VALUE.search(archive.read(name))
             for name in archive.namelist()
             if name.startswith("xl/worksheets/") and name.endswith(".xml")
         )
 
 
-def _show_formulas(cells: pd.DataFrame, path: Path, sheet: str) -> pd.DataFrame:
-    """Put the formula where its value was never stored, so that it counts as unparsable."""
+def _show_formulas(cells: pd.DataFrame, path: Path, sheet: str) -> None:
+    """Put the formula or error where pandas found no value, so that it counts as unparsable."""
     import openpyxl
 
-    cells = cells.astype(object)
-    book = openpyxl.load_workbook(path, read_only=True)
-    for i, row in enumerate(book[sheet].iter_rows(values_only=True)):
-        for j, value in enumerate(row):
-            inside = i < cells.shape[0] and j < cells.shape[1]
-            is_formula = isinstance(value, str) and value.startswith("=")
-            if inside and is_formula and not _has_content(cells.iat[i, j]):
-                cells.iat[i, j] = value
-    book.close()
-    return cells
+    with closing(openpyxl.load_workbook(path, read_only=True)) as book:
+        for i, row in enumerate(book[sheet].iter_rows(max_row=len(cells), max_col=cells.shape[1])):
+            for j, cell in enumerate(row):
+                if cell.data_type in ("f", "e") and not _has_content(cells.iat[i, j]):
+                    cells.iat[i, j] = str(cell.value)
+
+
+def _show_errors(cells: pd.DataFrame, sheet: Any) -> None:
+    """The same for xlrd, whose type code 5 is an error and whose formulas hold their value."""
+    for i, j in product(range(len(cells)), range(cells.shape[1])):
+        if sheet.cell_type(i, j) == 5:
+            cells.iat[i, j] = "#ERROR"
 
 
 def _read_parquet(path: Path) -> pd.DataFrame:
@@ -163,25 +176,24 @@ def _read_parquet(path: Path) -> pd.DataFrame:
 
 def _read_text(path: Path, manifest: Manifest, *, default: str) -> pd.DataFrame:
     spec = manifest.table
+    delimiter = spec.delimiter or default
     try:
-        return pd.read_csv(
-            path,
-            header=None,
-            dtype=str,
-            sep=spec.delimiter or default,
-            encoding=spec.encoding,
-            keep_default_na=False,
-            skip_blank_lines=False,
-        )
-    except pd.errors.EmptyDataError:
-        raise CohortError(f"Table {path} is empty; export it again.") from None
-    except (UnicodeDecodeError, LookupError):
+        with path.open(encoding=spec.encoding, newline="") as stream:
+            lines = list(csv.reader(stream, delimiter=delimiter, strict=True))
+    except (UnicodeError, LookupError):
         raise CohortError(
             f"Table {path} is not in encoding {spec.encoding!r}; set table.encoding in the "
             "manifest (for example cp1252)."
         ) from None
-    except pd.errors.ParserError as error:
+    except csv.Error as error:
         raise CohortError(
-            f"Table {path} is no table with {spec.delimiter or default!r} between cells "
-            f"({str(error).strip()}); set table.delimiter in the manifest."
+            f"Table {path} is no table with {delimiter!r} between cells ({error}); export it again."
         ) from None
+    width = next((len(line) for line in lines if any(line)), 0)
+    for row, line in enumerate(lines, start=1):
+        if any(line[width:]):
+            raise CohortError(
+                f"Table {path}, row {row} has {len(line)} cells, its header {width}; quote cells "
+                f"that hold {delimiter!r}, or set table.delimiter in the manifest."
+            )
+    return pd.DataFrame([line[:width] for line in lines], columns=range(width), dtype=object)

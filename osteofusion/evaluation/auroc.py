@@ -159,7 +159,7 @@ def auroc_difference(
         for (a, b), count in zip(pairs, one.clusters, strict=True)
     ]
     raw = sum(map(_squares, sides))
-    if min(one.clusters) < 2 or raw + sum(models) <= 0:
+    if min(one.clusters) < 2 or {one.value, two.value} <= {0.0, 1.0}:
         (low1, high1, _), (low2, high2, _) = auroc_interval([one]), auroc_interval([two])
         low = value - float(np.hypot(one.value - low1, high2 - two.value))
         high = value + float(np.hypot(high1 - one.value, two.value - low2))
@@ -177,8 +177,9 @@ def _squares(contributions: Floats) -> float:
 
 def _model(estimate: ClusteredAuroc) -> float:
     """Variance of a placement value at this AUROC (Hanley and McNeil 1982, mean of both sides)."""
-    theta = estimate.value
-    return max((theta / (2 - theta) + 2 * theta**2 / (1 + theta)) / 2 - theta**2, 0.0)
+    half_pair = 0.5 / (estimate.clusters[0] * estimate.clusters[1])  # none at 0 and 1 otherwise
+    theta = min(max(estimate.value, half_pair), 1 - half_pair)
+    return (theta / (2 - theta) + 2 * theta**2 / (1 + theta)) / 2 - theta**2
 
 
 def _correlation(first: Floats, second: Floats, clusters: int) -> float:

@@ -12,6 +12,7 @@ import pandas as pd
 from osteofusion.evaluation.auroc import auroc_interval, clustered_auroc
 from osteofusion.evaluation.intervals import (
     ClusterBootstrap,
+    balanced_accuracy_interval,
     wilson_interval,
 )
 from osteofusion.evaluation.metrics import (
@@ -38,10 +39,13 @@ class ArmEvaluation:
     Attributes:
         metrics: Metric name to estimate, in report order.
         confusion: Counts [true class][called class].
+        degenerate_resamples: Bootstrap resamples without a row of some class; metrics that need
+            the class leave them out.
     """
 
     metrics: dict[str, Estimate]
     confusion: list[list[int]]
+    degenerate_resamples: int
 
 
 @dataclass(frozen=True)
@@ -57,7 +61,7 @@ class Evaluation:
         arms: Arm name to its evaluation, in the order of the table.
         resamples: Bootstrap resamples.
         seed: Seed of the resamples.
-        notes: What a reader should know: few rows, undefined metrics.
+        notes: What a reader should know before comparing arms.
     """
 
     split: str
@@ -85,8 +89,8 @@ def evaluate(
 ) -> Evaluation:
     """Evaluate every arm of a predictions table, each metric with a 95 % interval over groups.
 
-    AUROCs: clustered DeLong on the logit scale; proportions: Wilson on the effective number of
-    rows; the rest: bootstrap over groups. The same resamples serve all arms.
+    AUROCs: clustered DeLong on the logit scale; proportions and balanced accuracy: Wilson on the
+    effective number of rows; the rest: bootstrap over groups, the same resamples for all arms.
 
     Args:
         predictions: One row a radiograph and arm of one split, columns as in
@@ -140,10 +144,13 @@ def _evaluate_arm(
             metrics[name] = replace(point, low=low, high=high, method="wilson")
         elif name in _FIXED_BY_ONE_CALL and len(np.unique(decisions)) == 1:
             metrics[name] = _constant(point, f"every row is called {classes[decisions[0]]}")
+        elif name == "balanced_accuracy":
+            low, high = balanced_accuracy_interval(labels, decisions, groups)
+            metrics[name] = replace(point, low=low, high=high, method="wilson")
         else:
             metrics[name] = bootstrap.interval(name, point)
     counts = confusion_matrices(labels, decisions, len(classes), np.ones((1, len(labels))))[0]
-    return ArmEvaluation(metrics, counts.astype(int).tolist())
+    return ArmEvaluation(metrics, counts.astype(int).tolist(), bootstrap.degenerate)
 
 
 def _auroc(

@@ -22,6 +22,7 @@ from osteofusion.evaluation.metrics import (
 )
 
 _CHUNK = 2_000_000  # elements of a weight matrix at a time: 16 MB
+_LONGEST_STEP = 2.0  # odds 7 times as large: keeps resamples at a bound from counting as infinite
 
 
 def wilson_interval(
@@ -30,8 +31,9 @@ def wilson_interval(
     """Wilson's 95 % interval of a proportion, on the effective number of rows.
 
     The design effect is the cluster-robust variance of the ratio over the binomial one (Rao and
-    Scott 1992), at least 1. Where all rows agree it cannot be seen, and is taken as large as
-    clusters can make it: every row of a cluster a copy.
+    Scott 1992), at least 1, and raised for few clusters as Korn and Graubard (1998) do. Where all
+    rows agree it cannot be seen, and is taken as large as clusters can make it: every row of a
+    cluster a copy. One row a cluster gives Wilson's interval itself.
 
     Args:
         chosen: (n,) rows in the denominator, at least one.
@@ -47,11 +49,41 @@ def wilson_interval(
     if 0 < share < 1 and groups > 1:
         spread = ((hits - sizes * share) ** 2).sum() / (n * share * (1 - share))
         effect = max(1.0, float(spread) * groups / (groups - 1) * (n - 1) / n)
+        if n > groups:
+            effect *= (float(t.ppf(0.975, groups - 1)) / Z95) ** 2
     effective = n / effect
     centre = (share + Z95**2 / (2 * effective)) / (1 + Z95**2 / effective)
     half = Z95 * np.sqrt(share * (1 - share) / effective + (Z95 / (2 * effective)) ** 2)
     half /= 1 + Z95**2 / effective
-    return max(0.0, float(centre - half)), min(1.0, float(centre + half))
+    low, high = float(centre - half), float(centre + half)
+    return (low if share > 0 else 0.0), (high if share < 1 else 1.0)  # exact at the ends
+
+
+def balanced_accuracy_interval(
+    labels: Ints, decisions: Ints, clusters: Ints
+) -> tuple[float, float]:
+    """95 % interval of the mean recall: Wilson's intervals of the classes, added in squares.
+
+    Newcombe's (1998) way for independent proportions: unlike the bootstrap it sees that a class
+    without an error may have some.
+
+    Args:
+        labels: (n,) class codes, with a row of every class.
+        decisions: (n,) called class codes.
+        clusters: (n,) codes of the split groups.
+    """
+    right = labels == decisions
+    below, above, recalls = [], [], []
+    for code in np.unique(labels):
+        recall = float(right[labels == code].mean())
+        low, high = wilson_interval(labels == code, right, clusters)
+        recalls.append(recall)
+        below.append(recall - low)
+        above.append(high - recall)
+    value = float(np.mean(recalls))
+    low = value - float(np.linalg.norm(below)) / len(recalls)
+    high = value + float(np.linalg.norm(above)) / len(recalls)
+    return max(low, 0.0), min(high, 1.0)
 
 
 class ClusterBootstrap:
@@ -66,6 +98,8 @@ class ClusterBootstrap:
 
     Attributes:
         values: Metric name to (B,) values; NaN where a resample left the metric undefined.
+        fewest: Clusters of the rarest class that is there.
+        degenerate: Number of resamples without a row of some class.
     """
 
     def __init__(
@@ -81,7 +115,7 @@ class ClusterBootstrap:
         self.resamples = resamples
         self.seed = seed
         self.values = self._resample(*self.rows)
-        #: Clusters of the rarest class: they set the degrees of freedom.
+        self.degenerate = int(np.isnan(self.values["balanced_accuracy"]).sum())
         self.fewest = min(len(np.unique(clusters[labels == c])) for c in np.unique(labels))
 
     def interval(self, name: str, point: Estimate) -> Estimate:
@@ -112,8 +146,26 @@ class ClusterBootstrap:
         if name == "ece":
             low, high = self._ece(point.value, kept)
         else:
-            low, high = _on_logit_scale(point.value, float(kept.std()), bounds, self.fewest - 1)
+            low, high = self._on_logit_scale(name, point.value, kept, bounds)
         return replace(point, low=low, high=high, method="bootstrap")
+
+    def _on_logit_scale(
+        self, name: str, value: float, kept: Floats, bounds: tuple[float, float]
+    ) -> tuple[float, float]:
+        low, high = bounds
+        centre = float(logit((value - low) / (high - low)))
+        with np.errstate(divide="ignore"):  # a resample may stand at the bound
+            steps = logit((kept - low) / (high - low)) - centre
+        error = np.clip(steps, -_LONGEST_STEP, _LONGEST_STEP).std()
+        count = int(self.rows[2].max()) + 1
+        if name.startswith("auprc"):
+            # these curves hang on the rows of the rarest class, whose resamples show
+            # (n - 1) / n of the variance
+            count = self.fewest
+            error *= np.sqrt(count / (count - 1))
+        half = t.ppf(0.975, count - 1) * error
+        ends = low + (high - low) * expit(centre + np.array([-half, half]))
+        return float(ends[0]), float(ends[1])
 
     def _ece(self, value: float, kept: Floats) -> tuple[float, float]:
         """Return the union of the basic and the t interval, from 0 if calibration may be perfect.
@@ -123,7 +175,7 @@ class ClusterBootstrap:
         drawn at random) cannot exclude 0.
         """
         labels, probabilities, clusters = self.rows
-        half = float(t.ppf(0.975, self.fewest - 1) * kept.std())
+        half = float(t.ppf(0.975, clusters.max()) * kept.std())
         basic_low, basic_high = 2 * value - np.quantile(kept, [0.975, 0.025])
         low, high = min(float(basic_low), value - half), max(float(basic_high), value + half)
         rows = calibration_gaps(labels, probabilities)
@@ -173,13 +225,3 @@ class ClusterBootstrap:
             for start in range(0, self.resamples, step)
         ]
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-
-
-def _on_logit_scale(
-    value: float, error: float, bounds: tuple[float, float], freedom: int
-) -> tuple[float, float]:
-    low, high = bounds
-    centre = logit((value - low) / (high - low))
-    half = t.ppf(0.975, freedom) * error * (high - low) / ((value - low) * (high - value))
-    ends = low + (high - low) * expit(centre + np.array([-half, half]))
-    return float(ends[0]), float(ends[1])

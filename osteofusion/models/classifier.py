@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, get_args
 
 import torch
@@ -17,12 +17,14 @@ from osteofusion.models.fusion import (
     ConcatFusion,
     Fusion,
     ResidualLateFusion,
+    ScoreFusion,
     SingleModality,
     score_head,
 )
 from osteofusion.models.heads import HEADS, Outputs, TScoreHead
 from osteofusion.models.image import IMAGE_ENCODERS, StagedEncoder, encode_present
 from osteofusion.models.registry import build
+from osteofusion.models.regression import fit_regression
 from osteofusion.models.tabular import ClinicalEncoder, ClinicalPreprocessing
 from osteofusion.models.validation import check_inputs
 
@@ -121,12 +123,12 @@ class FusionClassifier(nn.Module, PyTorchModelHubMixin, library_name="osteofusio
             self.clinical_encoder = build_clinical_encoder(
                 self.preprocessing, **self.config["clinical_encoder"]
             )
-            self.skip = nn.Linear(self.preprocessing.out_features, num_scores, bias=False)
-            nn.init.zeros_(self.skip.weight)
+            self.skip = nn.Linear(self.preprocessing.out_features, num_scores)
+            _zero(self.skip)
 
         self.fusion, image_dim, clinical_dim = self._build_fusion(num_scores)
         self.head: nn.Module = nn.Identity()
-        if not self.fusion.gives_scores:
+        if not isinstance(self.fusion, ScoreFusion):
             self.head = nn.Sequential(
                 nn.Dropout(dropout), nn.Linear(self.fusion.out_dim, num_scores)
             )
@@ -224,6 +226,39 @@ class FusionClassifier(nn.Module, PyTorchModelHubMixin, library_name="osteofusio
         features = self.preprocessing.in_features if self.preprocessing else None
         check_inputs(image, clinical, present, arm=self.arm, num_features=features)
 
+    def start_from_regression(
+        self,
+        clinical: Tensor,
+        target: Tensor,
+        class_weights: Sequence[float] | Tensor | None = None,
+        prior_sd: float = 0.25,
+    ) -> None:
+        """Start as penalised regression on the clinical values of the training rows.
+
+        The linear path takes the regression's weights, and the layer beside it starts at zero, so
+        that training begins where regression ends. Under Adam a path that starts at zero moves
+        towards useful and useless features alike, and on small data stays behind regression.
+
+        Args:
+            clinical: (n, F) float64 training rows.
+            target: (n,) int64 class indices.
+            class_weights: One weight per class.
+            prior_sd: Deviation of the normal prior on the weight of a standardised value.
+
+        Raises:
+            ValueError: The image arm has no clinical values; otherwise as `fit_regression`.
+        """
+        if self.preprocessing is None or self.skip is None:
+            raise ValueError("the image arm has no clinical values to start from")
+        values = self.preprocessing(clinical)
+        num_scores = self.skip.out_features
+        weight, bias, link = fit_regression(
+            values, target, self.link, num_scores, class_weights, prior_sd
+        )
+        self.skip.load_state_dict({"weight": weight, "bias": bias})
+        self.link.load_state_dict(link.state_dict())
+        _zero(self.fusion.clinical_head if isinstance(self.fusion, ScoreFusion) else self.head)
+
     def load_clinical_arm(self, tabular: FusionClassifier) -> None:
         """Start from a fitted tabular arm: without its correction, this model then equals it.
 
@@ -238,7 +273,7 @@ class FusionClassifier(nn.Module, PyTorchModelHubMixin, library_name="osteofusio
                 raise ValueError(
                     f"the tabular arm's {key} is {tabular.config[key]}; expected {ours}"
                 )
-        pairs = [(self.fusion.clinical, tabular.fusion), (self.fusion.head, tabular.head)]
+        pairs = [(self.fusion.clinical, tabular.fusion), (self.fusion.clinical_head, tabular.head)]
         for name in ("clinical_encoder", "skip", "link"):
             pairs.append((getattr(self, name), getattr(tabular, name)))
         for own, fitted in pairs:
@@ -258,7 +293,7 @@ class FusionClassifier(nn.Module, PyTorchModelHubMixin, library_name="osteofusio
         if kind.image_input == "map":
             image.use_map_only()
             image_dim = image.map_features
-        widths = [image_dim, clinical_dim, *([num_scores] if kind.gives_scores else [])]
+        widths = [image_dim, clinical_dim, *([num_scores] if issubclass(kind, ScoreFusion) else [])]
         fusion = build("fusion", FUSIONS, options.pop("name"), *widths, **options)
         return fusion, image_dim, clinical_dim
 
@@ -273,3 +308,11 @@ class FusionClassifier(nn.Module, PyTorchModelHubMixin, library_name="osteofusio
         """Load strictly: the mixin alone would leave a tensor that is not in the file random."""
         model: FusionClassifier = super()._from_pretrained(**{**options, "strict": True})
         return model
+
+
+def _zero(part: nn.Module) -> None:
+    """Zero every linear layer of ``part``."""
+    for layer in part.modules():
+        if isinstance(layer, nn.Linear):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)

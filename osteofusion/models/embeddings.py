@@ -42,11 +42,11 @@ class EmbeddedMLP(ClinicalEncoder):
         self,
         in_features: int,
         num_numeric: int,
-        out_dim: int = 32,
+        out_dim: int = 16,
         embedding: str = "periodic",
         d_embedding: int = 8,
-        hidden: Sequence[int] = (64,),
-        dropout: float = 0.1,
+        hidden: Sequence[int] = (32,),
+        dropout: float = 0.3,
     ) -> None:
         if num_numeric == 0:
             raise ValueError("num_numeric is 0; expected at least one number to embed")

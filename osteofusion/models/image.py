@@ -57,7 +57,8 @@ class StagedEncoder(nn.Module, ABC):
     def freeze(self, stages: int | None = None) -> None:
         """Freeze the first ``stages`` stages (all if None) and train the others.
 
-        Batch norm of frozen stages stays in evaluation mode, whatever `train` is called with.
+        Batch norm of frozen stages stays in evaluation mode, whatever `train` is called with. An
+        encoder that was frozen as a whole comes back in training mode.
 
         Raises:
             ValueError: There are fewer stages.
@@ -66,11 +67,12 @@ class StagedEncoder(nn.Module, ABC):
         count = len(groups) if stages is None else stages
         if not 0 <= count <= len(groups):
             raise ValueError(f"stages is {stages}; expected 0 to {len(groups)}")
+        thawing = not any(p.requires_grad for p in self.parameters())
         idle = {id(p) for name, p in self.named_parameters() if name in self._idle}
         for number, group in enumerate(groups):
             for parameter in group:
                 parameter.requires_grad_(number >= count and id(parameter) not in idle)
-        self.train(self.training)
+        self.train(self.training or thawing)
 
     def unfreeze(self) -> None:
         """Train every stage."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -80,6 +80,14 @@ class ClinicalPreprocessing(nn.Module):
             outputs.append((sources[:, :, None] == self.codes).any(dim=2).to(values.dtype))
         return torch.cat(outputs, dim=1).to(clinical.dtype)
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> ClinicalPreprocessing:
+        """Follow the model to another device, but not to a lower precision."""
+        exact = dict(self.named_buffers())
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        for name, buffer in exact.items():
+            setattr(self, name, buffer.to(getattr(self, name).device))
+        return self
+
 
 class ClinicalEncoder(nn.Module):
     """A multilayer perceptron: linear, layer norm, activation and dropout per hidden layer.
@@ -99,10 +107,10 @@ class ClinicalEncoder(nn.Module):
     def __init__(
         self,
         in_features: int,
-        out_dim: int = 32,
-        hidden: Sequence[int] = (64,),
+        out_dim: int = 16,
+        hidden: Sequence[int] = (32,),
         activation: str = "relu",
-        dropout: float = 0.1,
+        dropout: float = 0.3,
     ) -> None:
         super().__init__()
         if activation not in ACTIVATIONS:

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import argparse
-import difflib
+import io
 import logging
 import os
 import shutil
 import sys
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from jsonargparse import ArgumentError
-from pytorch_lightning import Callback, LightningModule, Trainer
-from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint, RichProgressBar
+from lightning_fabric.utilities.exceptions import MisconfigurationException
+from pytorch_lightning import Trainer
+from pytorch_lightning.callbacks import EarlyStopping
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from pytorch_lightning.trainer.states import TrainerStatus
@@ -25,7 +25,12 @@ from rich.panel import Panel
 
 from osteofusion.errors import ConfigError, OsteofusionError
 from osteofusion.files import atomic_path, write_text
-from osteofusion.resources import find_shipped, shipped_names
+from osteofusion.training.callbacks import (
+    RunCheckpoint,
+    StepSeed,
+    last_checkpoint,
+    progress,
+)
 from osteofusion.training.checkpoints import (
     AtomicCheckpointIO,
     find_checkpoint,
@@ -35,6 +40,7 @@ from osteofusion.training.checkpoints import (
 )
 from osteofusion.training.datamodule import RadiographDataModule
 from osteofusion.training.module import FusionModule
+from osteofusion.training.options import find_configs, known_options, parser_sentence
 from osteofusion.training.predictions import PredictionWriter
 from osteofusion.training.run import (
     RUNS,
@@ -59,17 +65,21 @@ def run(arguments: Sequence[str]) -> int:
         OsteofusionError: any mistake that the user can mend.
     """
     _quiet()
-    arguments, config_name = _find_configs(arguments)
+    arguments, config_name = find_configs(arguments)
     cli: TrainingCLI | None = None
     try:
         cli = TrainingCLI(arguments, config_name)
         cli.work()
     except ArgumentError as error:
-        raise ConfigError(_one_sentence(str(error))) from None
+        raise ConfigError(parser_sentence(str(error))) from None
+    except MisconfigurationException as error:
+        raise ConfigError(f"trainer: {' '.join(str(error).split())}") from error
     except SystemExit as stop:
         # Lightning turns Ctrl-C into exit status 1 after its own clean-up.
         if cli is not None and cli.trainer.state.status == TrainerStatus.INTERRUPTED:
-            raise OsteofusionError(cli.interrupted()) from None
+            if _is_first_process():
+                raise OsteofusionError(cli.interrupted()) from None
+            return 2
         return int(stop.code or 0)
     return 0
 
@@ -82,34 +92,42 @@ class TrainingCLI(LightningCLI):
     """
 
     def __init__(self, arguments: list[str], config_name: str) -> None:
-        known = _known_options(arguments)
+        known = known_options(arguments)
         self.command = arguments[0]
         self.config_name = config_name
-        self.base = Path(known.root or RUNS)
+        self.sources = known.sources
         self.run_dir: Path | None = None
         self.checkpoint: dict[str, Any] | None = None
         self.checkpoint_path: Path | None = None
         if known.ckpt_path is not None:
-            self.checkpoint_path = find_checkpoint(known.ckpt_path, self.base, config_name)
+            self.checkpoint_path = find_checkpoint(
+                known.ckpt_path,
+                Path(known.base or RUNS),
+                config_name,
+                resume=self.command == "fit",
+            )
             self.checkpoint = load_checkpoint(self.checkpoint_path)
         elif self.command != "fit" and not {"-h", "--help"} & set(arguments):
             raise ConfigError(
                 f"osteofusion {self.command} needs --ckpt_path: a checkpoint file, a run folder, "
                 "best or last (of the newest run of --config)."
             )
-        self.started = False
+        # An abbreviation is a misspelling that happens to work.
+        strict = {"exit_on_error": False, "allow_abbrev": False}
         try:
             super().__init__(
                 FusionModule,
                 RadiographDataModule,
                 save_config_callback=None,
                 seed_everything_default=42,
-                parser_kwargs={"exit_on_error": False}
-                | {name: {"exit_on_error": False} for name in self.subcommands()},
+                parser_kwargs=strict | dict.fromkeys(self.subcommands(), strict),
                 auto_configure_optimizers=False,
                 load_from_checkpoint_support=False,
                 args=arguments,
             )
+        except ValueError as error:  # of the seed, or of an object built from the options
+            self._forget_run()
+            raise ConfigError(parser_sentence(str(error))) from error
         except BaseException:
             self._forget_run()
             raise
@@ -124,7 +142,7 @@ class TrainingCLI(LightningCLI):
             default="loss",
             help="Validation quantity that picks the best checkpoint and stops early.",
         )
-        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        parser.add_lightning_class_args(RunCheckpoint, "checkpoint")
         parser.add_lightning_class_args(EarlyStopping, "early_stopping")
         for key in ("checkpoint", "early_stopping"):
             parser.link_arguments("monitor", f"{key}.monitor", compute_fn=_monitored)
@@ -132,7 +150,6 @@ class TrainingCLI(LightningCLI):
         parser.set_defaults(
             {
                 "checkpoint.filename": "best",
-                "checkpoint.save_last": True,
                 "checkpoint.enable_version_counter": False,
                 "early_stopping.patience": 8,
                 "trainer.max_epochs": 40,
@@ -144,17 +161,23 @@ class TrainingCLI(LightningCLI):
             for name in ("class_names", "clinical", "class_counts"):
                 parser.link_arguments(f"data.{name}", f"model.{name}", apply_on="instantiate")
         else:
-            model, data = trained_settings(self.checkpoint)
+            model, data, seed = trained_settings(self.checkpoint, self.sources)
+            parser.set_defaults({"seed_everything": seed})
             parser.set_defaults({f"model.{name}": value for name, value in model.items()})
             parser.set_defaults({f"data.{name}": value for name, value in data.items()})
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Parse; refuse what a checkpoint would overrule."""
+        """Parse; refuse what cannot be, and what a checkpoint would overrule."""
         self.config = parser.parse_args(args)
-        if self.checkpoint is None:
-            return
         settings = self.config[self.command]
-        refuse_ignored(self.checkpoint, settings["model"].as_dict(), settings["data"].as_dict())
+        seed = settings["seed_everything"]
+        if not 0 <= seed < 2**32:
+            raise ConfigError(f"seed_everything is {seed}; it must be from 0 to {2**32 - 1}.")
+        for limit in ("max_epochs", "max_steps", "limit_train_batches", "limit_val_batches"):
+            if self.command == "fit" and settings["trainer"][limit] == 0:
+                raise ConfigError(f"trainer.{limit} is 0, so there would be no model to score.")
+        if self.checkpoint is not None:
+            refuse_ignored(self.checkpoint, settings.as_dict())
 
     def _parse_ckpt_path(self) -> None:
         """Lightning lets a checkpoint silently overrule the command line; ours refuses above."""
@@ -164,17 +187,26 @@ class TrainingCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Choose the run folder; only `validate` writes nothing."""
         settings = self.config[self.command]
+        self.trainer_defaults["callbacks"] = progress()
         if self.command == "validate":
             return
-        if self.command == "fit" and self.checkpoint_path is not None:
+        if self._resumes:
+            assert self.checkpoint_path is not None
             self.run_dir = use_run_dir(run_dir_of(self.checkpoint_path))
         else:
             name = self.config_name if self.command == "fit" else self.command
             base = Path(settings["trainer"]["default_root_dir"] or RUNS)
             self.run_dir = new_run_dir(base, name)
-        settings["checkpoint"]["dirpath"] = str(self.run_dir / "checkpoints")
-        writer = PredictionWriter(self.run_dir, seed=int(settings["seed_everything"]))
-        self.trainer_defaults["callbacks"] = [writer, *_progress()]
+        checkpoints = self.run_dir / "checkpoints"
+        settings["checkpoint"]["dirpath"] = str(checkpoints)
+        # The last checkpoint is written after the best one, whose score it holds.
+        self.trainer_defaults["callbacks"] += [PredictionWriter(self.run_dir), StepSeed()]
+        if self.command == "fit":
+            self.trainer_defaults["callbacks"].append(last_checkpoint(checkpoints))
+
+    @property
+    def _resumes(self) -> bool:
+        return self.command == "fit" and self.checkpoint_path is not None
 
     def instantiate_classes(self) -> None:
         """Model and data; whatever a checkpoint fixes comes from it alone."""
@@ -209,8 +241,6 @@ class TrainingCLI(LightningCLI):
         # A resumed run logs beside its first part: Lightning's CSV logger deletes what it finds.
         logs = self.run_dir / "logs"
         part = f"part_{len(list(logs.glob('part_*')))}"
-        if os.environ.get("LOCAL_RANK", "0") != "0":
-            part = "part_0"  # only the first process writes
         return [
             CSVLogger(self.run_dir, name="logs", version=part),
             TensorBoardLogger(self.run_dir, name="logs", version=part),
@@ -223,27 +253,37 @@ class TrainingCLI(LightningCLI):
 
     def work(self) -> None:
         """Run the command."""
-        data = self.datamodule
+        data, model = self.datamodule, self.model
         assert isinstance(data, RadiographDataModule)
+        assert isinstance(model, FusionModule)
         try:
             if self.trainer.is_global_zero:
                 self._announce(data)
-                data.prepare_data()  # unreadable files are found before anything is written
+                # Whatever can go wrong with the data does so before anything is written.
+                data.prepare_data()
+                if self.command == "fit":
+                    model.check_image_size(data.hparams["image_size"])
+                if self._resumes:
+                    assert self.checkpoint is not None
+                    data.refuse_changes(self.checkpoint[type(data).__qualname__])
                 self._record(data)
         except BaseException:
             self._forget_run()
             raise
-        self.started = True
         if self.command != "fit":
             getattr(self.trainer, self.command)(
-                self.model, datamodule=data, ckpt_path=str(self.checkpoint_path)
+                model, datamodule=data, ckpt_path=str(self.checkpoint_path)
             )
             return
         resume = str(self.checkpoint_path) if self.checkpoint_path is not None else None
-        self.trainer.fit(self.model, datamodule=data, ckpt_path=resume)
-        best = self._best()
+        self.trainer.fit(model, datamodule=data, ckpt_path=resume)
+        best = next(
+            callback.best_model_path
+            for callback in self.trainer.checkpoint_callbacks
+            if isinstance(callback, RunCheckpoint) and callback.monitor is not None
+        )
         if best:
-            self.trainer.test(self.model, datamodule=data, ckpt_path=best, verbose=False)
+            self.trainer.test(model, datamodule=data, ckpt_path=best, verbose=False)
 
     def interrupted(self) -> str:
         """What to say after Ctrl-C."""
@@ -254,10 +294,6 @@ class TrainingCLI(LightningCLI):
                 f"--ckpt_path {last}."
             )
         return "Interrupted before the first checkpoint; nothing half-written was left."
-
-    def _best(self) -> str:
-        callback = self.trainer.checkpoint_callback
-        return callback.best_model_path if isinstance(callback, ModelCheckpoint) else ""
 
     def _announce(self, data: RadiographDataModule) -> None:
         console = Console()
@@ -290,48 +326,33 @@ class TrainingCLI(LightningCLI):
         folder = self.run_dir
         if folder is None:
             return
-        cohort = data.cohort
+        settings = self.config[self.command]
+        # Whoever passes config.yaml to `fit` wants a run like this one, not to go on with it.
+        settings["ckpt_path"] = None if self.command == "fit" else str(self.checkpoint_path)
+        text = self._parser(self.command).dump(settings, skip_none=False)
+        write_text(folder / "config.yaml", text)
+        if self._resumes:
+            for abandoned in (folder / "checkpoints").glob(".*.ckpt"):
+                abandoned.unlink()  # by a process that was killed while it wrote
+            return
         with atomic_path(folder / "cohort.csv") as temporary:
-            cohort.table.to_csv(temporary, index=False)
-        write_json(folder / "join_report.json", cohort.report.to_dict())
-        initial = (
-            f"checkpoint {self.checkpoint_path}"
-            if self.checkpoint_path is not None
-            else weights_description(self.model.hparams["pretrained"])
+            data.cohort.table.to_csv(temporary, index=False)
+        write_json(folder / "join_report.json", data.cohort.report.to_dict())
+        weights = (
+            weights_description(self.model.hparams["pretrained"])
+            if self.command == "fit"
+            else f"checkpoint {self.checkpoint_path}"
         )
-        write_json(folder / "environment.json", environment(cohort, initial))
+        write_json(folder / "environment.json", environment(data.cohort, data.fingerprint, weights))
         if data.need_labels:
             data.save_splits(folder / "splits.csv")
-        parser = self._parser(self.command)
-        text = parser.dump(self.config[self.command], skip_none=False)
-        write_text(folder / "config.yaml", text)
 
     def _forget_run(self) -> None:
         """Remove the folder of a run that never began."""
-        new = self.command != "fit" or self.checkpoint_path is None
-        first = os.environ.get("LOCAL_RANK", "0") == "0"
-        if self.run_dir is not None and new and first:
+        if self.run_dir is not None and not self._resumes and _is_first_process():
             shutil.rmtree(self.run_dir, ignore_errors=True)
-
-
-class EpochLines(Callback):
-    """One line an epoch where there is no terminal for a progress bar."""
-
-    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Print the epoch's validation metrics."""
-        if trainer.sanity_checking or not trainer.is_global_zero:
-            return
-        metrics = trainer.callback_metrics
-        shown = "  ".join(
-            f"{name} {float(metrics[name]):.3f}"
-            for name in ("val_loss", "val_auroc", "val_macro_f1", "val_mcc")
-            if name in metrics
-        )
-        print(f"epoch {trainer.current_epoch}  {shown}", flush=True)
-
-
-def _progress() -> list[Callback]:
-    return [RichProgressBar()] if Console().is_terminal else [EpochLines()]
+            with suppress(OSError):
+                self.run_dir.parent.rmdir()  # where this was the first run of its config
 
 
 def _monitored(name: Monitor) -> str:
@@ -342,79 +363,27 @@ def _mode(name: Monitor) -> str:
     return "min" if name == "loss" else "max"
 
 
-def _known_options(arguments: Sequence[str]) -> argparse.Namespace:
-    """The options that are needed before the parser can be built."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    parser.add_argument("--ckpt_path")
-    parser.add_argument("--trainer.default_root_dir", dest="root")
-    parser.add_argument("-c", "--config", action="append", default=[])
-    try:
-        known = parser.parse_known_args(list(arguments[1:]))[0]
-    except argparse.ArgumentError as error:
-        raise ConfigError(f"{error}.") from None
-    for path in known.config:
-        content = _read_config(Path(path))
-        known.ckpt_path = known.ckpt_path or content.get("ckpt_path")
-        trainer = content.get("trainer")
-        if known.root is None and isinstance(trainer, dict):
-            known.root = trainer.get("default_root_dir")
-    if known.ckpt_path in ("null", "None", ""):
-        known.ckpt_path = None
-    return known
-
-
-def _find_configs(arguments: Sequence[str]) -> tuple[list[str], str]:
-    """Replace names of shipped configs by their paths; the stem of the last is the run's name."""
-    found = list(arguments)
-    name = "default"
-    for i, argument in enumerate(found):
-        flag, equals, value = argument.partition("=")
-        if flag not in ("-c", "--config"):
-            continue
-        position = i if equals else i + 1
-        text = value if equals else (found[position] if position < len(found) else "")
-        path = Path(text)
-        if not path.is_file():
-            shipped = find_shipped("configs", text) if text else None
-            if shipped is None:
-                names = shipped_names("configs")
-                close = difflib.get_close_matches(text, names, n=1)
-                hint = f" Did you mean {close[0]}?" if close else ""
-                raise ConfigError(
-                    f"--config {text} is neither a file nor one of ours ({', '.join(names)}).{hint}"
-                )
-            path = shipped
-        found[position] = f"{flag}={path}" if equals else str(path)
-        name = path.stem
-        if name == "config" and path.parent.name.startswith("version_"):
-            name = path.parent.parent.name  # a run's own config.yaml
-    return found, name
-
-
-def _read_config(path: Path) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        where = getattr(error, "problem_mark", None)
-        line = f" near line {where.line + 1}" if where is not None else ""
-        raise ConfigError(f"Config {path} is not valid YAML{line}; mend it there.") from None
-    if not isinstance(content, dict):
-        raise ConfigError(f"Config {path} holds no `key: value` lines.")
-    return content
-
-
-def _one_sentence(message: str) -> str:
-    lines = [line.strip() for line in message.splitlines() if line.strip()]
-    return " ".join(lines[:3]).rstrip(".") + "."
+def _is_first_process() -> bool:
+    return os.environ.get("LOCAL_RANK", "0") == "0"
 
 
 def _quiet() -> None:
-    """Hide what a user of this command line can do nothing about."""
-    warnings.filterwarnings("ignore", ".*does not have many workers.*")
-    warnings.filterwarnings("ignore", ".*number of training batches.*logging interval.*")
-    warnings.filterwarnings("ignore", ".*overridden `on_after_batch_transfer`.*")
-    warnings.filterwarnings("ignore", ".*No positive samples in targets.*")
+    """Hide what a user of this command line can do nothing about; say the rest shortly."""
+    for noise in (
+        ".*does not have many workers.*",
+        ".*number of training batches.*logging interval.*",
+        ".*overridden `on_after_batch_transfer`.*",
+        ".*No positive samples in targets.*",
+        ".*Checkpoint directory .* exists and is not empty.*",
+        ".*callbacks used to create the checkpoint need to be provided.*",
+        ".*Grad strides do not match bucket view strides.*",
+        ".*Using `DistributedSampler` with the dataloaders.*",  # copies are dropped
+    ):
+        warnings.filterwarnings("ignore", noise)
     warnings.filterwarnings("ignore", category=FutureWarning)
+    warnings.filterwarnings("ignore", category=DeprecationWarning)
+    warnings.formatwarning = lambda message, *_, **__: f"osteofusion: warning: {message}\n"
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
-    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    if isinstance(sys.stdout, io.TextIOWrapper):  # not so in a notebook
+        sys.stdout.reconfigure(line_buffering=True)

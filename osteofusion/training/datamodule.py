@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import os
+import sys
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +16,6 @@ import pandas as pd
 import torch
 from pytorch_lightning import LightningDataModule
 from pytorch_lightning.trainer.states import TrainerFn
-from pytorch_lightning.utilities import rank_zero_info
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -28,15 +29,18 @@ from osteofusion.data.manifest import load_manifest
 from osteofusion.data.radiograph import RadiographPreprocessing
 from osteofusion.data.splits import load_splits, make_splits, save_splits, select_fold
 from osteofusion.data.transforms import Augmentation, Augmenter
-from osteofusion.errors import CohortError, ConfigError, SplitError
+from osteofusion.errors import CohortError, ConfigError, OsteofusionError, SplitError
 from osteofusion.files import cache_root
 from osteofusion.training.dataset import UNLABELLED, EpochSampler, RadiographDataset
 
 Batch = dict[str, Tensor]
 Arm = Literal["fused", "image", "tabular"]
 
-# What a trained model fixes; everything else may differ when it meets data again.
-FROZEN = ("task", "features", "arm", "image_size", "clahe")
+# What a checkpoint fixes; everything else may differ when its model meets data again.
+FROZEN = (
+    "task", "features", "arm", "image_size", "clahe", "augmentation", "balanced_sampler", "splits",
+    "validation", "test", "folds", "fold", "repeat", "split_seed",
+)  # fmt: skip
 
 
 class RadiographDataModule(LightningDataModule):
@@ -94,7 +98,7 @@ class RadiographDataModule(LightningDataModule):
     ) -> None:
         super().__init__()
         settings: dict[str, Any] = {
-            "manifest": _absolute(manifest) if Path(manifest).is_file() else manifest,
+            "manifest": _manifest(manifest),
             "root": _absolute(root),
             "table": _absolute(table),
             "labels": _absolute(labels),
@@ -121,6 +125,8 @@ class RadiographDataModule(LightningDataModule):
             raise ConfigError(f"data.image_size is {image_size}; no backbone reads under 32 px.")
         if batch_size < 1:
             raise ConfigError(f"data.batch_size is {batch_size}; it must be at least 1.")
+        if num_workers is not None and num_workers < 0:
+            raise ConfigError(f"data.num_workers is {num_workers}; it must be 0 or more.")
         self.augmentation = augmentation
         self.need_labels = True
         self._trained: dict[str, Any] | None = None
@@ -175,11 +181,32 @@ class RadiographDataModule(LightningDataModule):
 
     @property
     def class_counts(self) -> list[float]:
-        """Training rows of each class, as the sampler draws them."""
+        """Training rows of each class, as the sampler draws them.
+
+        Raises:
+            CohortError: a class has none.
+        """
         counts = np.bincount(self.codes(self.side("train")), minlength=len(self.class_names))
+        for name, count in zip(self.class_names, counts, strict=True):
+            if not count:
+                raise CohortError(
+                    f"No training row is {name}, a class of data.task={self.hparams['task']}; "
+                    "choose another task or add data."
+                )
         if self.hparams["balanced_sampler"]:
             return [float(counts.sum() / len(counts))] * len(counts)
         return [float(count) for count in counts]
+
+    @cached_property
+    def seed(self) -> int:
+        """Seed of the epochs: the trained model's, else PyTorch's when it is first asked for."""
+        return int(torch.initial_seed() % 2**32)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of the cohort table: images, labels and clinical values."""
+        rows = pd.util.hash_pandas_object(self.cohort.table.astype(str), index=False)
+        return hashlib.sha256(rows.to_numpy().tobytes()).hexdigest()
 
     # ---- rows ----
 
@@ -196,13 +223,13 @@ class RadiographDataModule(LightningDataModule):
 
     @cached_property
     def splits(self) -> pd.DataFrame:
-        """The chosen fold: the file's, the trained model's, or a new one."""
+        """The chosen fold: the trained model's, the file's, or a new one."""
         h = self.hparams
         table = self.cohort.table
-        if h["splits"] is not None:
-            return select_fold(load_splits(h["splits"], table), h["fold"], h["repeat"])
         if self._trained is not None:
             return self._match_trained(table)
+        if h["splits"] is not None:
+            return select_fold(load_splits(h["splits"], table), h["fold"], h["repeat"])
         # Stratified by the cohort's own labels, so that every task can use the same split.
         made = make_splits(
             table,
@@ -230,13 +257,42 @@ class RadiographDataModule(LightningDataModule):
             checkpoint: Content of the file, from ``torch.load(path, weights_only=True)``.
             need_labels: False for new patients.
             **changed: Settings that differ from training, such as `root` or `batch_size`.
+
+        Raises:
+            ConfigError: a changed setting is one that the trained model fixes.
         """
-        settings = {**checkpoint["datamodule_hyper_parameters"], **changed}
+        trained = checkpoint["datamodule_hyper_parameters"]
+        for name in FROZEN:
+            if name in changed and changed[name] != trained[name]:
+                raise ConfigError(
+                    f"{name}={changed[name]!r} would be ignored: the checkpoint was trained with "
+                    f"{trained[name]!r}; leave it out."
+                )
+        settings = {**cls.inherited(checkpoint, changed), **changed}
         if isinstance(settings["augmentation"], Mapping):
             settings["augmentation"] = Augmentation(**settings["augmentation"])
         data = cls(**settings)
         data.adopt(checkpoint, need_labels=need_labels)
         return data
+
+    @staticmethod
+    def inherited(checkpoint: Mapping[str, Any], changed: Mapping[str, Any]) -> dict[str, Any]:
+        """Settings of training; a data set that is given anew brings its own files along.
+
+        Raises:
+            ConfigError: another manifest comes without a root of its own.
+        """
+        settings = dict(checkpoint["datamodule_hyper_parameters"])
+        manifest = _manifest(changed.get("manifest", settings["manifest"]))
+        root = _absolute(changed.get("root", settings["root"]))
+        if manifest != settings["manifest"] and "root" not in changed:
+            raise ConfigError(
+                f"data.manifest={manifest} without data.root: the checkpoint was trained on "
+                f"{settings['manifest']}; give both or neither (a config may have set one)."
+            )
+        if (manifest, root) != (settings["manifest"], settings["root"]):
+            settings.update(table=None, labels=None)
+        return settings
 
     def adopt(self, checkpoint: Mapping[str, Any], *, need_labels: bool = True) -> None:
         """Encode as the checkpoint's model does and keep its split; nothing is fitted any more."""
@@ -245,26 +301,42 @@ class RadiographDataModule(LightningDataModule):
             "schema": checkpoint["hyper_parameters"]["clinical"]["schema"],
             "splits": checkpoint[type(self).__qualname__]["splits"],
         }
+        self.seed = checkpoint[type(self).__qualname__]["seed"]
 
     def save_splits(self, path: Path) -> None:
         """Write the split in use, re-usable as ``data.splits``."""
         save_splits(self.splits, path)
 
     def state_dict(self) -> dict[str, Any]:
-        """The split, so that a checkpoint knows which rows it has seen."""
-        return {"splits": self.splits.to_dict(orient="list")}
+        """Which rows a checkpoint has seen, on which sides, and the seed of its epochs."""
+        return {
+            "splits": self.splits.to_dict(orient="list"),
+            "fingerprint": self.fingerprint,
+            "seed": self.seed,
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Refuse to go on with other rows than the checkpoint was trained on.
+        """Go on with the seed of the first part of a training.
+
+        Raises:
+            SplitError: the cohort or its split has changed since.
+        """
+        if self.trainer is not None and self.trainer.state.fn == TrainerFn.FITTING:
+            self.refuse_changes(state_dict)
+            self.seed = state_dict["seed"]
+
+    def refuse_changes(self, state_dict: Mapping[str, Any]) -> None:
+        """Refuse to go on with other rows than a checkpoint was trained on.
 
         Raises:
             SplitError: the cohort or its split has changed.
         """
-        fitting = self.trainer is not None and self.trainer.state.fn == TrainerFn.FITTING
-        if fitting and self.state_dict() != state_dict:
+        now = self.state_dict()
+        if any(state_dict[key] != now[key] for key in ("splits", "fingerprint")):
             raise SplitError(
-                "The cohort or its split has changed since the checkpoint was written, so "
-                "training cannot go on from it; restore the data or start a new run."
+                f"The cohort in {self.cohort.root} or its split has changed since the checkpoint "
+                "was written, so training cannot go on from it; restore the data or start a new "
+                "run."
             )
 
     def _match_trained(self, table: pd.DataFrame) -> pd.DataFrame:
@@ -276,13 +348,16 @@ class RadiographDataModule(LightningDataModule):
         cohort = table[["subject_id", "image", "image_sha256", "group", "label"]]
         matched = cohort.merge(sides, on=keys, how="left")
         unknown = matched["split"].isna()
-        if unknown.all():
+        # The same film under another ID would be tested by a model that has learnt it.
+        seen = matched["image_sha256"].isin(set(known["image_sha256"]))
+        if unknown.all() and not seen.any():
             return matched.assign(split="test", fold=0, repeat=0)
         if unknown.any():
             raise SplitError(
                 f"{int(unknown.sum())} of {len(matched)} radiographs, such as "
                 f"{matched.loc[unknown, 'image'].iloc[0]!r}, are not in the checkpoint's split "
-                "while the others are; pass the training cohort or an external one, not a mixture."
+                f"while {int((seen | ~unknown).sum())} images are; pass the training cohort or an "
+                "external one, not a mixture."
             )
         return matched.astype({"fold": int, "repeat": int})
 
@@ -291,12 +366,14 @@ class RadiographDataModule(LightningDataModule):
     def prepare_data(self) -> None:
         """Decode every image that is not cached yet."""
         if self._cache is not None:
-            self._cache.fill(self._images(self.rows), workers=os.cpu_count() or 1, progress=True)
+            self._cache.fill(
+                self._images(self.rows),
+                workers=os.cpu_count() or 1,
+                progress=sys.stderr.isatty(),
+            )
 
     def setup(self, stage: str) -> None:
         """Check that there are rows to work on."""
-        if stage == "fit" and self.hparams["balanced_sampler"]:
-            rank_zero_info("Training rows are drawn so that classes are equally frequent.")
         side = {"fit": "train", "validate": "val", "test": "test", "predict": "predict"}[stage]
         if self.side(side).empty:
             raise SplitError(f"No radiograph is on the {side} side; check data.splits.")
@@ -312,12 +389,12 @@ class RadiographDataModule(LightningDataModule):
         sampler = EpochSampler(
             weights,
             len(rows),
-            seed=torch.initial_seed() % 2**32,
+            seed=self.seed,
             num_replicas=trainer.world_size if trainer is not None else 1,
             rank=trainer.global_rank if trainer is not None else 0,
         )
         # A last batch of one row would be all there is to a batch norm's statistics.
-        drop_last = len(rows) > self.hparams["batch_size"]
+        drop_last = len(sampler) > self.hparams["batch_size"]
         return self._loader(rows, sampler=sampler, drop_last=drop_last)
 
     def val_dataloader(self) -> DataLoader[Batch]:
@@ -379,6 +456,10 @@ class RadiographDataModule(LightningDataModule):
         return rows["label"].map(codes).fillna(UNLABELLED).to_numpy(dtype=np.int64)
 
 
+def _manifest(name_or_path: str) -> str:
+    return str(Path(name_or_path).resolve()) if Path(name_or_path).is_file() else name_or_path
+
+
 def _absolute(path: str | None) -> str | None:
     return None if path is None else str(Path(path).expanduser().resolve())
 
@@ -386,7 +467,14 @@ def _absolute(path: str | None) -> str | None:
 def _demo_root() -> Path:
     """The demo cohort, made once for each version that draws it differently."""
     root = cache_root() / f"demo-{__version__}"
-    return root if root.is_dir() else write_demo(root)
+    if root.is_dir():
+        return root
+    try:
+        return write_demo(root)
+    except OsteofusionError:
+        if root.is_dir():  # another process was faster
+            return root
+        raise
 
 
 def _is_rank_zero() -> bool:

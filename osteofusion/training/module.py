@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal
 
 import torch
@@ -16,8 +17,9 @@ from torchmetrics.classification import (
     MulticlassMatthewsCorrCoef,
 )
 
+from osteofusion.errors import ConfigError
 from osteofusion.models import FusionClassifier, balanced_class_weights, build_loss
-from osteofusion.training.datamodule import Arm, Batch
+from osteofusion.training.datamodule import Arm, Batch, RadiographDataModule
 
 
 class FusionModule(LightningModule):
@@ -61,25 +63,36 @@ class FusionModule(LightningModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        self.model = FusionClassifier(
-            num_classes=len(class_names),
-            arm=arm,
-            preprocessing=clinical["preprocessing"],
-            image_encoder={"backbone": backbone, "pretrained": pretrained},
-            dropout=dropout,
-        )
+        for name, rate in (
+            ("learning_rate", learning_rate),
+            ("backbone_learning_rate", backbone_learning_rate),
+        ):
+            if not 0 < rate < math.inf:
+                raise ConfigError(f"model.{name} is {rate}; it must be positive.")
+        if not 0 <= weight_decay < math.inf:
+            raise ConfigError(f"model.weight_decay is {weight_decay}; it must be 0 or more.")
         weights: list[float] | None = None
         if class_weights == "auto":
             weights = balanced_class_weights(class_counts)
-            if len(set(class_counts)) == 1:
-                rank_zero_warn(
-                    "The balanced sampler already evens out the classes, so automatic class "
-                    "weights are all 1; set one of them, not both."
-                )
         elif class_weights is not None:
             weights = class_weights
+            if len(weights) != len(class_names):
+                raise ConfigError(
+                    f"model.class_weights has {len(weights)} entries; the task has "
+                    f"{len(class_names)} classes: {', '.join(class_names)}."
+                )
         options = {"gamma": focal_gamma} if loss == "focal" else {}
-        self.criterion = build_loss(loss, weights, **options)
+        try:
+            self.model = FusionClassifier(
+                num_classes=len(class_names),
+                arm=arm,
+                preprocessing=clinical["preprocessing"],
+                image_encoder={"backbone": backbone, "pretrained": pretrained},
+                dropout=dropout,
+            )
+            self.criterion = build_loss(loss, weights, **options)
+        except ValueError as error:
+            raise ConfigError(f"model: {error}.") from error
         classes = len(class_names)
         metrics = MetricCollection(
             {
@@ -92,6 +105,30 @@ class FusionModule(LightningModule):
         self.train_metrics = metrics.clone(prefix="train_")
         self.val_metrics = metrics.clone(prefix="val_")
 
+    def check_image_size(self, side: int) -> None:
+        """Refuse a size that the backbone cannot read, before anything is trained.
+
+        Args:
+            side: Of the square images, px.
+
+        Raises:
+            ConfigError: it cannot.
+        """
+        encoder = self.model.image_encoder
+        if encoder is None:
+            return
+        training = encoder.training
+        try:
+            with torch.no_grad():
+                encoder.eval()(torch.zeros(1, 1, side, side))
+        except (AssertionError, RuntimeError, ValueError) as error:  # backbones differ
+            raise ConfigError(
+                f"The backbone {self.hparams['backbone']} cannot read images of {side} px "
+                f"({str(error).rstrip('.')}); choose another data.image_size."
+            ) from error
+        finally:
+            encoder.train(training)
+
     def forward(self, batch: Batch) -> Tensor:
         """Logits (B, C) of a batch."""
         logits: Tensor = self.model(batch.get("image"), batch["clinical"], batch["present"])
@@ -101,8 +138,18 @@ class FusionModule(LightningModule):
         """Pixels to [0, 1] on the device: bytes travel, floats do not."""
         if "image" in batch and batch["image"].dtype == torch.uint8:
             image = batch["image"].to(memory_format=torch.channels_last)
-            batch = {**batch, "image": image.float() / 255.0}
+            batch = {**batch, "image": image.to(self.dtype) / 255.0}
         return batch
+
+    def on_fit_start(self) -> None:
+        """Warn of a correction for rare classes that is made already."""
+        data = getattr(self.trainer, "datamodule", None)
+        sampler = isinstance(data, RadiographDataModule) and data.hparams["balanced_sampler"]
+        if sampler and self.hparams["class_weights"] == "auto":
+            rank_zero_warn(
+                "data.balanced_sampler already evens out the classes, so model.class_weights=auto "
+                "are all 1; set one of them, not both."
+            )
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Loss of one batch."""
@@ -158,7 +205,7 @@ class FusionModule(LightningModule):
             on_step=False,
             on_epoch=True,
             batch_size=len(label),
-            sync_dist=stage == "val",
+            sync_dist=True,
         )
         self.log_dict(metrics, on_step=False, on_epoch=True, prog_bar=False)
         return loss

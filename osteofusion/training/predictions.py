@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
-from rich.console import Console, Group, RenderableType
-from rich.text import Text
+from rich.console import Console
 from torch import Tensor
 
+from osteofusion.errors import OsteofusionError
 from osteofusion.evaluation import (
     BaselineRows,
     Evaluation,
@@ -41,12 +41,10 @@ class PredictionWriter(Callback):
 
     Args:
         folder: The run folder.
-        seed: Seed of the run, noted in the table.
     """
 
-    def __init__(self, folder: Path, seed: int) -> None:
+    def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.seed = seed
         self.evaluation: Evaluation | None = None
         self._collected: list[tuple[Tensor, Tensor]] = []
 
@@ -65,7 +63,7 @@ class PredictionWriter(Callback):
     on_predict_batch_end = on_test_batch_end
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write `predictions.csv`, `metrics.json` and the figure sheet; print the table."""
+        """Write `predictions.csv`, `metrics.json` and the figure sheet."""
         predictions = self._write(trainer, pl_module)
         if predictions is None:
             return
@@ -92,12 +90,30 @@ class PredictionWriter(Callback):
             stamp=SYNTHETIC if synthetic else None,
         )
         save_figure(sheet, self.folder / "test.png")
-        Console().print(_closing(self.evaluation, data, self.folder))
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Print the table, once no progress bar is drawn any more."""
+        if self.evaluation is None:
+            return
+        manifest = _parts(trainer, pl_module)[1].cohort.manifest
+        console = Console()
+        console.print(render_table(self.evaluation))
+        if manifest.synthetic:
+            console.print(
+                "These figures are from SYNTHETIC DEMO DATA. On real data:", style="bold red"
+            )
+            print("  --data.manifest mendeley --data.root DIR")
+        console.print(f"Source: {manifest.citation}", style="dim")
+        print(f"Run folder: {self.folder}")  # whole, so that it can be copied
 
     def on_predict_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write `predictions.csv`."""
-        if self._write(trainer, pl_module) is not None:
-            Console().print(f"Predictions in {self.folder / 'predictions.csv'}")
+        self._write(trainer, pl_module)
+
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Say where the predictions are."""
+        if trainer.is_global_zero:
+            print(f"Predictions: {self.folder / 'predictions.csv'}")
 
     def _write(self, trainer: Trainer, pl_module: LightningModule) -> pd.DataFrame | None:
         index = torch.cat([index for index, _ in self._collected])
@@ -113,10 +129,15 @@ class PredictionWriter(Callback):
         module, data = _parts(trainer, pl_module)
         kept = np.unique(index.numpy(), return_index=True)[1]
         values = probability.numpy().astype(np.float64)[kept]
+        if not np.isfinite(values).all():
+            raise OsteofusionError(
+                "The model's probabilities are not finite, so its training has diverged; lower "
+                "model.learning_rate and model.backbone_learning_rate."
+            )
         values /= values.sum(axis=1, keepdims=True)  # float32 sums miss 1 by its rounding
         rows = data.rows.loc[index.numpy()[kept]]
         predictions = rows[list(COLUMNS)].assign(
-            arm=module.hparams["arm"], seed=self.seed, label=rows["label"]
+            arm=module.hparams["arm"], seed=data.seed, label=rows["label"]
         )
         for kind in ("p", "raw"):
             for code, name in enumerate(data.class_names):
@@ -165,16 +186,3 @@ def _parts(
     if not isinstance(pl_module, FusionModule) or not isinstance(data, RadiographDataModule):
         raise TypeError("PredictionWriter needs a FusionModule and a RadiographDataModule")
     return pl_module, data
-
-
-def _closing(evaluation: Evaluation, data: RadiographDataModule, folder: Path) -> RenderableType:
-    parts: list[RenderableType] = [render_table(evaluation)]
-    manifest = data.cohort.manifest
-    if manifest.synthetic:
-        parts.append(
-            Text("These figures are from SYNTHETIC DEMO DATA. On real data:", style="bold red")
-        )
-        parts.append(Text("  --data.manifest mendeley --data.root DIR"))
-    parts.append(Text(f"Source: {manifest.citation}", style="dim"))
-    parts.append(Text(f"Run folder: {folder}"))
-    return Group(*parts)

@@ -91,9 +91,8 @@ def write_json(path: Path, content: Any) -> None:
     write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
-def environment(cohort: Cohort, weights: str | None) -> dict[str, Any]:
+def environment(cohort: Cohort, digest: str, weights: str | None) -> dict[str, Any]:
     """Versions, hardware, data and weight hashes, and git state, for ``environment.json``."""
-    digest = _digest(cohort)
     return {
         "osteofusion": __version__,
         "python": platform.python_version(),
@@ -121,15 +120,6 @@ def weights_description(pretrained: bool | str) -> str | None:
     if isinstance(pretrained, bool):
         return "published ImageNet weights" if pretrained else None
     return f"{pretrained} sha256:{content_hash(Path(pretrained))}"
-
-
-def _digest(cohort: Cohort) -> str:
-    import hashlib
-
-    import pandas as pd
-
-    rows = pd.util.hash_pandas_object(cohort.table.astype(str), index=False)
-    return hashlib.sha256(rows.to_numpy().tobytes()).hexdigest()
 
 
 def _versions(parent: Path) -> list[Path]:

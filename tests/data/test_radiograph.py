@@ -255,7 +255,7 @@ def test_a_jpeg_with_a_preview_behind_it_is_read(tmp_path):
 
 
 def test_suffixes_are_lower_case_with_a_dot():
-    assert {".png", ".jpg", ".jpeg", ".tif", ".tiff"} == RADIOGRAPH_SUFFIXES
+    assert {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".dcm", ".dicom"} == RADIOGRAPH_SUFFIXES
 
 
 # Refusals

@@ -93,9 +93,9 @@ def shares_of_rows(splits, request):
 
 
 def test_groups_join_subjects_through_a_shared_film():
-    subject = ["b", "a", "c", "a", "d", "e", "f"]
-    digest = ["1", "2", "2", "3", None, float("nan"), ""]
-    assert connected_groups(subject, digest).tolist() == [0, 1, 1, 1, 2, 3, 4]
+    subject = ["b", "a", "c", "a", "d", "e", "f", "g", "h", "i"]
+    digest = ["1", "2", "2", "3", None, None, float("nan"), float("nan"), "", ""]
+    assert connected_groups(subject, digest).tolist() == [0, 1, 1, 1, 2, 3, 4, 5, 6, 7]
 
 
 def test_groups_join_by_a_further_key():
@@ -243,7 +243,16 @@ def test_too_few_groups_are_named():
 
 
 def test_two_folds_need_four_groups():
-    make_splits(simple_cohort({"normal": 4, "low": 4}), seed=0, folds=2)
+    # Balanced by rows alone, a fold here cannot be divided into training and validation.
+    subjects = [(0, 3), (2, 1), (1, 1), (3, 0), (1, 3)]
+    table = cohort(
+        (f"s{s}", f"{s}-{c}-{film}", f"c{c}")
+        for s, films in enumerate(subjects)
+        for c in range(2)
+        for film in range(films[c])
+    )
+    for seed in range(5):
+        make_splits(table, seed=seed, folds=2)
     with pytest.raises(SplitError, match=r"3 subject groups but 2 folds .* at least 4"):
         make_splits(simple_cohort({"normal": 3, "low": 4}), seed=0, folds=2)
 

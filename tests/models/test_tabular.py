@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import sys
 
 import numpy as np
 import pytest
@@ -12,7 +13,8 @@ from sklearn.impute import MissingIndicator, SimpleImputer
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
-from osteofusion.models import ClinicalEncoder, ClinicalPreprocessing
+from osteofusion.errors import ConfigError
+from osteofusion.models import ClinicalEncoder, ClinicalPreprocessing, build_clinical_encoder
 
 
 @settings(max_examples=30, deadline=None)
@@ -74,6 +76,14 @@ def test_keeps_names_and_dtype(spec):
     assert module(torch.zeros(2, 4)).dtype == torch.float32
 
 
+def test_stays_exact_when_the_model_goes_to_half_precision(spec):
+    rows = torch.tensor([[61.3, torch.nan, 1.0, 0.0]], dtype=torch.float64)
+    module = ClinicalPreprocessing(spec)
+    expected = module(rows)
+    assert torch.equal(torch.nn.Sequential(module).half()(rows), expected)
+    assert module.to("meta").fill.device.type == "meta"
+
+
 def test_works_without_categories(spec):
     numeric_only = {
         **spec,
@@ -127,3 +137,37 @@ def test_encoder_widths_and_unknown_activation():
     assert len(list(ClinicalEncoder(8, hidden=()).parameters())) == 2
     with pytest.raises(ValueError, match=r"'tanh'.*relu"):
         ClinicalEncoder(8, activation="tanh")
+
+
+@pytest.mark.parametrize(
+    ("name", "package"),
+    [("embedded_mlp", "rtdl_num_embeddings"), ("ft_transformer", "rtdl_revisiting_models")],
+)
+def test_encoder_whose_package_is_absent_says_how_to_get_it(spec, monkeypatch, name, package):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ConfigError, match=rf"{package}: pip install 'osteofusion\[tabular\]'"):
+        build_clinical_encoder(ClinicalPreprocessing(spec), name)
+
+
+def test_embeddings_are_refused_where_nothing_is_numeric(spec):
+    words = {
+        **spec,
+        "numeric": {"columns": [], "mean": [], "scale": []},
+        "names": spec["names"][3:],
+    }
+    with pytest.raises(ValueError, match="num_numeric is 0"):
+        build_clinical_encoder(ClinicalPreprocessing(words), "embedded_mlp")
+
+
+def test_piecewise_linear_embedding_starts_linear_and_bends_at_quantiles(spec):
+    pytest.importorskip("rtdl_num_embeddings", reason="needs the extra `tabular`")
+    encoder = build_clinical_encoder(
+        ClinicalPreprocessing(spec), "embedded_mlp", embedding="piecewise_linear"
+    ).embedding
+    line = torch.linspace(-2, 2, 9)[:, None].expand(-1, 3)
+    steps = encoder(line).diff(dim=0)
+    torch.testing.assert_close(steps, steps[:1].expand_as(steps))
+    with torch.no_grad():
+        encoder.linear.weight.normal_()
+    steps = encoder(line).diff(dim=0)
+    assert not torch.allclose(steps, steps[:1].expand_as(steps), atol=1e-2)
