@@ -34,6 +34,16 @@ class FusionModule(LightningModule):
         arm: ``fused``, ``image`` or ``tabular``.
         backbone: A timm model name.
         pretrained: ``true`` for published weights, ``false``, or a local weights file.
+        image_encoder: ``timm``, or ``cnn``, a small one trained from nothing.
+        image_options: Further arguments of the image encoder.
+        clinical_encoder: ``mlp``, ``embedded_mlp`` or ``ft_transformer``.
+        clinical_options: Further arguments of the clinical encoder.
+        fusion: ``concat``, ``gated``, ``film``, ``daft``, ``cross_attention``, ``late`` or
+            ``residual_late``.
+        fusion_options: Further arguments of the fusion.
+        head: ``softmax``, ``sigmoid`` (two classes), or ``corn`` or ``proportional_odds`` for
+            ordered classes.
+        regression_start: Start the clinical side as penalised regression on the training rows.
         loss: ``cross_entropy`` or ``focal``.
         focal_gamma: Focusing exponent of the focal loss.
         class_weights: ``auto`` (inverse of the sampled frequency), null, or one weight a class.
@@ -52,6 +62,14 @@ class FusionModule(LightningModule):
         arm: Arm = "fused",
         backbone: str = "tf_efficientnet_lite0",
         pretrained: bool | str = True,
+        image_encoder: str = "timm",
+        image_options: dict[str, Any] | None = None,
+        clinical_encoder: str = "mlp",
+        clinical_options: dict[str, Any] | None = None,
+        fusion: str = "concat",
+        fusion_options: dict[str, Any] | None = None,
+        head: str = "softmax",
+        regression_start: bool = True,
         loss: Literal["cross_entropy", "focal"] = "cross_entropy",
         focal_gamma: float = 2.0,
         class_weights: Literal["auto"] | list[float] | None = "auto",
@@ -82,12 +100,17 @@ class FusionModule(LightningModule):
                     f"{len(class_names)} classes: {', '.join(class_names)}."
                 )
         options = {"gamma": focal_gamma} if loss == "focal" else {}
+        timm = {"backbone": backbone, "pretrained": pretrained} if image_encoder == "timm" else {}
+        self.class_weights = weights
         try:
             self.model = FusionClassifier(
                 num_classes=len(class_names),
                 arm=arm,
                 preprocessing=clinical["preprocessing"],
-                image_encoder={"backbone": backbone, "pretrained": pretrained},
+                image_encoder={"name": image_encoder, **timm, **(image_options or {})},
+                clinical_encoder={"name": clinical_encoder, **(clinical_options or {})},
+                fusion={"name": fusion, **(fusion_options or {})},
+                head=head,
                 dropout=dropout,
             )
             self.criterion = build_loss(loss, weights, **options)
@@ -134,22 +157,29 @@ class FusionModule(LightningModule):
         logits: Tensor = self.model(batch.get("image"), batch["clinical"], batch["present"])
         return logits
 
+    def on_fit_start(self) -> None:
+        """Start where regression on the clinical values ends; warn of a double correction."""
+        h, data = self.hparams, getattr(self.trainer, "datamodule", None)
+        if not isinstance(data, RadiographDataModule):
+            return
+        if data.hparams["balanced_sampler"] and h["class_weights"] == "auto":
+            rank_zero_warn(
+                "data.balanced_sampler already evens out the classes, so model.class_weights=auto "
+                "are all 1; set one of them, not both."
+            )
+        # A resumed run has its weights already.
+        if self.trainer.ckpt_path is None and h["arm"] != "image" and h["regression_start"]:
+            rows = data.side("train")
+            clinical = torch.from_numpy(data.schema.encode(rows)).to(self.device)
+            target = torch.from_numpy(data.codes(rows)).to(self.device)
+            self.model.start_from_regression(clinical, target, self.class_weights)
+
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Pixels to [0, 1] on the device: bytes travel, floats do not."""
         if "image" in batch and batch["image"].dtype == torch.uint8:
             image = batch["image"].to(memory_format=torch.channels_last)
             batch = {**batch, "image": image.to(self.dtype) / 255.0}
         return batch
-
-    def on_fit_start(self) -> None:
-        """Warn of a correction for rare classes that is made already."""
-        data = getattr(self.trainer, "datamodule", None)
-        sampler = isinstance(data, RadiographDataModule) and data.hparams["balanced_sampler"]
-        if sampler and self.hparams["class_weights"] == "auto":
-            rank_zero_warn(
-                "data.balanced_sampler already evens out the classes, so model.class_weights=auto "
-                "are all 1; set one of them, not both."
-            )
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Loss of one batch."""
