@@ -35,9 +35,9 @@ _Floats = npt.NDArray[np.floating[Any]]
 _Image = npt.NDArray[Any]  # (H, W); OpenCV's annotations leave the element type open
 _MIN_SUBJECTS = 40  # fewer cannot hold every kind of dirt
 
-# Density = what the clinical columns explain + what they do not (own); weights of the two and, for
-# the image, of noise. The image shows more of the own part, so that neither arm suffices and fusion
-# helps: correlation with density 0.69 (clinical) and 0.75 (image).
+# Density = what the clinical columns explain + what they do not (own). The image shows mostly the
+# own part, and noise: each arm alone reaches an AUROC of about 0.8, and fusion clearly more.
+# Correlation with density: 0.69 (clinical), 0.74 (image).
 _DENSITY_OF = {"clinical": 0.69, "own": 0.72}
 _IMAGE_OF = {"clinical": 0.20, "own": 0.84, "noise": 0.50}
 
@@ -390,7 +390,7 @@ def _draw(
 # --------------------------------------------------------------------------- the cohort
 
 
-def write_demo(out: Path, *, seed: int = 0, subjects: int = 300) -> Path:
+def write_demo(out: Path, *, seed: int = 0, subjects: int = 400) -> Path:
     """Write a synthetic cohort in the Mendeley layout and return its folder.
 
     ``out`` receives ``patient details.xlsx``, the class folders ``normal/``, ``osteopenia/`` and
@@ -403,8 +403,9 @@ def write_demo(out: Path, *, seed: int = 0, subjects: int = 300) -> Path:
     Cadarette 2000, which adds missing estrogen), in women and after menopause, with a family
     history, smoking, steroids (FRAX: Kanis 2008) and thyroid disease; earlier fractures follow low
     density. The T-score is a linear function of the density, and the class follows it by the WHO
-    thresholds (1994): about 30 % normal, 45 % osteopenia, 25 % osteoporosis. Mean film brightness
-    and acquisition family are balanced over the density.
+    thresholds (1994): about 30 % normal, 45 % osteopenia, 25 % osteoporosis. The radiograph
+    shows a noisy view of the density, mostly of the part that the columns do not explain, in its
+    cortices and trabeculae; mean brightness and acquisition family are balanced over the density.
 
     ``ground_truth.csv`` has one row a radiograph and region: ``subject_id, density, image, region,
     x0, y0, x1, y1``. ``density`` is the subject's latent; the box is in pixels of the image file,

@@ -30,8 +30,7 @@ _STYLE: Any = {  # matplotlib types the keys one by one
     "axes.titlesize": 10,
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "legend.framealpha": 0.85,
-    "legend.edgecolor": "none",
+    "legend.frameon": False,
     "legend.fontsize": 8,
     "svg.fonttype": "none",
 }
@@ -66,7 +65,7 @@ def draw_sheet(
     positive = rows.labels > 0
     side = _words(classes[1]) if len(classes) == 2 else "low BMD"
     with rc_context(_STYLE):
-        figure = Figure(figsize=(8.6, 8.2), layout="constrained")
+        figure = Figure(figsize=(8.4, 9.4), layout="constrained")
         FigureCanvasAgg(figure)
         axes = figure.subplots(2, 2)
         _draw_roc(axes[0, 0], rows, positive, side)
@@ -100,7 +99,7 @@ def _draw_roc(axes: Axes, rows: TestRows, positive: Mask, side: str) -> None:
         label = f"{_words(arm)}: AUROC {auroc(positive, scores):.3f}"
         axes.plot(wrong, found, label=label, **_line(index))
     _square(axes)
-    axes.legend(loc="lower right")
+    _name_lines_below(axes)
 
 
 def _draw_precision_recall(
@@ -122,7 +121,7 @@ def _draw_precision_recall(
         label = f"{_words(arm)}: AUPRC {area:.3f}"
         axes.step(recall, precision, where="post", label=label, **_line(index))
     _square(axes)
-    axes.legend(loc="best")
+    _name_lines_below(axes)
 
 
 def _draw_calibration(axes: Axes, rows: TestRows, positive: Mask, arm: str, side: str) -> None:
@@ -179,6 +178,11 @@ def _line(index: int) -> dict[str, Any]:
 
 def _square(axes: Axes) -> None:
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.07, 1.03), aspect="equal")
+
+
+def _name_lines_below(axes: Axes) -> None:
+    """Put the legend where it hides no curve."""
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.15), handlelength=3)
 
 
 def _say(axes: Axes, text: str) -> None:

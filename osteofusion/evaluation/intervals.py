@@ -143,6 +143,8 @@ class ClusterBootstrap:
         if point.value in bounds:
             low, high = self._at_bound(name, point.value, bounds)
             return replace(point, low=low, high=high, method="pseudo-rows")
+        if np.ptp(kept) < 1e-12:
+            return replace(point, reason="no interval: every resample gives the same value")
         if name == "ece":
             low, high = self._ece(point.value, kept)
         else:

@@ -11,7 +11,6 @@ import pandas as pd
 
 from osteofusion.errors import EvaluationError
 
-IDENTITY_COLUMNS = ("subject_id", "image", "group", "site", "region", "split", "fold", "repeat")
 _KEY = ["subject_id", "image"]
 
 

@@ -84,6 +84,16 @@ class EpochLines(Callback):
         print(f"epoch {trainer.current_epoch}  {shown}", flush=True)
 
 
+class EpochBar(RichProgressBar):
+    """Lightning's bar without the end of the log folder's name."""
+
+    def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
+        """Metrics shown beside the bar."""
+        shown: dict[str, Any] = dict(super().get_metrics(trainer, pl_module))
+        shown.pop("v_num", None)
+        return shown
+
+
 def progress() -> list[Callback]:
     """A bar on a terminal, lines elsewhere."""
-    return [RichProgressBar()] if Console().is_terminal else [EpochLines()]
+    return [EpochBar()] if Console().is_terminal else [EpochLines()]

@@ -8,8 +8,8 @@ import os
 import shutil
 import sys
 import warnings
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -54,6 +54,17 @@ from osteofusion.training.run import (
 
 Monitor = Literal["loss", "auroc", "macro_f1", "mcc"]
 
+_NOISE = (
+    ".*does not have many workers.*",
+    ".*number of training batches.*logging interval.*",
+    ".*overridden `on_after_batch_transfer`.*",
+    ".*No positive samples in targets.*",
+    ".*Checkpoint directory .* exists and is not empty.*",
+    ".*callbacks used to create the checkpoint need to be provided.*",
+    ".*Grad strides do not match bucket view strides.*",
+    ".*Using `DistributedSampler` with the dataloaders.*",  # copies are dropped
+)
+
 
 def run(arguments: Sequence[str]) -> int:
     """Run ``fit``, ``validate``, ``test`` or ``predict`` with the rest as options.
@@ -64,23 +75,23 @@ def run(arguments: Sequence[str]) -> int:
     Raises:
         OsteofusionError: any mistake that the user can mend.
     """
-    _quiet()
     arguments, config_name = find_configs(arguments)
     cli: TrainingCLI | None = None
-    try:
-        cli = TrainingCLI(arguments, config_name)
-        cli.work()
-    except ArgumentError as error:
-        raise ConfigError(parser_sentence(str(error))) from None
-    except MisconfigurationException as error:
-        raise ConfigError(f"trainer: {' '.join(str(error).split())}") from error
-    except SystemExit as stop:
-        # Lightning turns Ctrl-C into exit status 1 after its own clean-up.
-        if cli is not None and cli.trainer.state.status == TrainerStatus.INTERRUPTED:
-            if _is_first_process():
-                raise OsteofusionError(cli.interrupted()) from None
-            return 2
-        return int(stop.code or 0)
+    with _quiet():
+        try:
+            cli = TrainingCLI(arguments, config_name)
+            cli.work()
+        except ArgumentError as error:
+            raise ConfigError(parser_sentence(str(error))) from None
+        except MisconfigurationException as error:
+            raise ConfigError(f"trainer: {' '.join(str(error).split())}") from error
+        except SystemExit as stop:
+            # Lightning turns Ctrl-C into exit status 1 after its own clean-up.
+            if cli is not None and cli.trainer.state.status == TrainerStatus.INTERRUPTED:
+                if _is_first_process():
+                    raise OsteofusionError(cli.interrupted()) from None
+                return 2
+            return int(stop.code or 0)
     return 0
 
 
@@ -176,8 +187,14 @@ class TrainingCLI(LightningCLI):
         for limit in ("max_epochs", "max_steps", "limit_train_batches", "limit_val_batches"):
             if self.command == "fit" and settings["trainer"][limit] == 0:
                 raise ConfigError(f"trainer.{limit} is 0, so there would be no model to score.")
-        if self.checkpoint is not None:
-            refuse_ignored(self.checkpoint, settings.as_dict())
+        if self.checkpoint is None:
+            return
+        refuse_ignored(self.checkpoint, settings.as_dict())
+        done, epochs = self.checkpoint["epoch"] + 1, settings["trainer"]["max_epochs"]
+        if self.command == "fit" and epochs is not None and 0 <= epochs < done:
+            raise ConfigError(
+                f"trainer.max_epochs is {epochs} and the checkpoint has done {done}; raise it."
+            )
 
     def _parse_ckpt_path(self) -> None:
         """Lightning lets a checkpoint silently overrule the command line; ours refuses above."""
@@ -367,23 +384,21 @@ def _is_first_process() -> bool:
     return os.environ.get("LOCAL_RANK", "0") == "0"
 
 
-def _quiet() -> None:
+@contextmanager
+def _quiet() -> Iterator[None]:
     """Hide what a user of this command line can do nothing about; say the rest shortly."""
-    for noise in (
-        ".*does not have many workers.*",
-        ".*number of training batches.*logging interval.*",
-        ".*overridden `on_after_batch_transfer`.*",
-        ".*No positive samples in targets.*",
-        ".*Checkpoint directory .* exists and is not empty.*",
-        ".*callbacks used to create the checkpoint need to be provided.*",
-        ".*Grad strides do not match bucket view strides.*",
-        ".*Using `DistributedSampler` with the dataloaders.*",  # copies are dropped
-    ):
-        warnings.filterwarnings("ignore", noise)
-    warnings.filterwarnings("ignore", category=FutureWarning)
-    warnings.filterwarnings("ignore", category=DeprecationWarning)
-    warnings.formatwarning = lambda message, *_, **__: f"osteofusion: warning: {message}\n"
-    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+    for name in ("pytorch_lightning", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     if isinstance(sys.stdout, io.TextIOWrapper):  # not so in a notebook
         sys.stdout.reconfigure(line_buffering=True)
+    usual = warnings.formatwarning
+    with warnings.catch_warnings():
+        for noise in _NOISE:
+            warnings.filterwarnings("ignore", noise)
+        for category in (FutureWarning, DeprecationWarning):
+            warnings.filterwarnings("ignore", category=category)
+        warnings.formatwarning = lambda message, *_, **__: f"osteofusion: warning: {message}\n"
+        try:
+            yield
+        finally:
+            warnings.formatwarning = usual

@@ -374,8 +374,8 @@ class RadiographDataModule(LightningDataModule):
 
     def setup(self, stage: str) -> None:
         """Check that there are rows to work on."""
-        side = {"fit": "train", "validate": "val", "test": "test", "predict": "predict"}[stage]
-        if self.side(side).empty:
+        side = {"fit": "train", "validate": "val", "test": "test"}.get(stage)
+        if side is not None and self.side(side).empty:
             raise SplitError(f"No radiograph is on the {side} side; check data.splits.")
 
     def train_dataloader(self) -> DataLoader[Batch]:
@@ -453,7 +453,8 @@ class RadiographDataModule(LightningDataModule):
     def codes(self, rows: pd.DataFrame) -> np.ndarray:
         """Class codes (n,) int64 of cohort rows; -1 where the label is unknown."""
         codes = {name: code for code, name in enumerate(self.class_names)}
-        return rows["label"].map(codes).fillna(UNLABELLED).to_numpy(dtype=np.int64)
+        labels = rows["label"].map(codes).fillna(UNLABELLED)
+        return labels.to_numpy(dtype=np.int64, copy=True)  # PyTorch wants it writable
 
 
 def _manifest(name_or_path: str) -> str:

@@ -114,8 +114,10 @@ class FusionModule(LightningModule):
                 dropout=dropout,
             )
             self.criterion = build_loss(loss, weights, **options)
-        except ValueError as error:
+        except (TypeError, ValueError) as error:  # of an option of a part
             raise ConfigError(f"model: {error}.") from error
+        # A one-channel input does not say which layout it has, so the weights must.
+        self.model.to(memory_format=torch.channels_last)
         classes = len(class_names)
         metrics = MetricCollection(
             {
@@ -170,15 +172,14 @@ class FusionModule(LightningModule):
         # A resumed run has its weights already.
         if self.trainer.ckpt_path is None and h["arm"] != "image" and h["regression_start"]:
             rows = data.side("train")
-            clinical = torch.from_numpy(data.schema.encode(rows)).to(self.device)
-            target = torch.from_numpy(data.codes(rows)).to(self.device)
+            clinical = torch.tensor(data.schema.encode(rows), device=self.device)
+            target = torch.tensor(data.codes(rows), device=self.device)
             self.model.start_from_regression(clinical, target, self.class_weights)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Pixels to [0, 1] on the device: bytes travel, floats do not."""
         if "image" in batch and batch["image"].dtype == torch.uint8:
-            image = batch["image"].to(memory_format=torch.channels_last)
-            batch = {**batch, "image": image.to(self.dtype) / 255.0}
+            batch = {**batch, "image": batch["image"].to(self.dtype) / 255.0}
         return batch
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -200,18 +201,23 @@ class FusionModule(LightningModule):
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """AdamW or Adam; the backbone has its own rate, biases and norms no decay."""
         h = self.hparams
-        groups: dict[tuple[bool, bool], list[torch.nn.Parameter]] = {}
-        for name, parameter in self.model.named_parameters():
-            if parameter.requires_grad:
-                key = (name.startswith("image_encoder."), parameter.ndim > 1)
-                groups.setdefault(key, []).append(parameter)
+        encoder = self.model.image_encoder
+        stages = encoder.stages() if encoder is not None else []
+        # Stages before the last one, so that rates can fall towards the input.
+        depth = {id(p): len(stages) - 1 - i for i, stage in enumerate(stages) for p in stage}
+        groups: dict[tuple[bool, int, bool], list[torch.nn.Parameter]] = {}
+        for parameter in self.model.parameters():
+            in_backbone = id(parameter) in depth
+            key = (in_backbone, depth.get(id(parameter), 0), parameter.ndim > 1)
+            groups.setdefault(key, []).append(parameter)
         settings = [
             {
                 "params": parameters,
-                "lr": h["backbone_learning_rate" if backbone else "learning_rate"],
+                "lr": h["backbone_learning_rate" if in_backbone else "learning_rate"],
                 "weight_decay": h["weight_decay"] if decay else 0.0,
+                "depth": distance,
             }
-            for (backbone, decay), parameters in groups.items()
+            for (in_backbone, distance, decay), parameters in groups.items()
         ]
         if h["optimizer"] == "adam":
             return torch.optim.Adam(settings)

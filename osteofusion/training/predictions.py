@@ -91,9 +91,15 @@ class PredictionWriter(Callback):
         )
         save_figure(sheet, self.folder / "test.png")
 
-    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Print the table, once no progress bar is drawn any more."""
-        if self.evaluation is None:
+    def on_predict_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write `predictions.csv`."""
+        self._write(trainer, pl_module)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Print the table, or where the predictions are; a bar would be drawn into it earlier."""
+        if stage == "predict" and trainer.is_global_zero:
+            print(f"Predictions: {self.folder / 'predictions.csv'}")
+        if stage != "test" or self.evaluation is None:
             return
         manifest = _parts(trainer, pl_module)[1].cohort.manifest
         console = Console()
@@ -105,15 +111,6 @@ class PredictionWriter(Callback):
             print("  --data.manifest mendeley --data.root DIR")
         console.print(f"Source: {manifest.citation}", style="dim")
         print(f"Run folder: {self.folder}")  # whole, so that it can be copied
-
-    def on_predict_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write `predictions.csv`."""
-        self._write(trainer, pl_module)
-
-    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Say where the predictions are."""
-        if trainer.is_global_zero:
-            print(f"Predictions: {self.folder / 'predictions.csv'}")
 
     def _write(self, trainer: Trainer, pl_module: LightningModule) -> pd.DataFrame | None:
         index = torch.cat([index for index, _ in self._collected])

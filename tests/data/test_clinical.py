@@ -311,6 +311,14 @@ def test_torch_computes_what_scikit_learn_fitted(study):
         assert actual.shape == expected.shape == (len(matrix), len(frozen["names"]))
         np.testing.assert_allclose(actual, expected, rtol=1e-6, atol=1e-6)
     assert len(set(frozen["names"])) == len(frozen["names"])
+    for name, output in zip(frozen["names"], actual.T, strict=True):  # a name says what it is
+        feature, _, meaning = name.partition(" ")
+        source = new[:, schema.names.index(feature)]
+        if meaning == "missing":
+            np.testing.assert_array_equal(output, np.isnan(source))
+        elif meaning.startswith("= word"):
+            known = ~np.isnan(source)
+            np.testing.assert_array_equal(output[known], source[known] == int(meaning[-1]))
     assert ClinicalSchema.from_dict(json.loads(json.dumps(schema.to_dict()))) == schema
 
 

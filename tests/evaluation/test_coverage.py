@@ -34,8 +34,8 @@ def share_of_auroc(area, runs, *, clustered, seed=0):
     held = 0
     for _ in range(runs):
         if clustered:
-            clusters, noise = clustered_noise(rng, 120, 0.6)
-            positive = (rng.random(120) > 0.15)[clusters]
+            clusters, noise = clustered_noise(rng, 239, 0.6)
+            positive = (rng.random(239) > 36 / 239)[clusters]
         else:
             clusters, noise = np.arange(239), rng.normal(size=239)
             positive = clusters >= 36
@@ -112,7 +112,7 @@ def binary_signal(rng, groups, area, clustered):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("area", "groups", "clustered"), [(0.95, 239, False), (0.80, 239, False), (0.90, 120, True)]
+    ("area", "groups", "clustered"), [(0.95, 239, False), (0.80, 239, False), (0.90, 239, True)]
 )
 def test_every_binary_metric(area, groups, clustered):
     def draw(rng, groups):
@@ -144,4 +144,5 @@ def check_every_metric(draw, groups, classes, runs=1000):
     shares = {name: count / runs for name, count in held.items()}
     print(shares)
     # 0.93 to 0.97, with two standard errors of 1,000 runs at its ends
-    assert all(0.915 <= share <= 0.98 for share in shares.values()), shares
+    outside = {name: share for name, share in shares.items() if not 0.914 <= share <= 0.981}
+    assert not outside, outside

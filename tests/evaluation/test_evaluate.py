@@ -9,6 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 from fabricated import BINARY, THREE, simulate, table
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from rich.console import Console
 
 from osteofusion.errors import EvaluationError
@@ -201,3 +203,24 @@ def test_no_torch_no_lightning():
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 9), st.integers(1, 6), st.sampled_from([2, 3]))
+def test_tiny_and_degenerate_tables_never_give_nan(seed, n, groups, count):
+    classes = BINARY if count == 2 else THREE
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, count, n)
+    called = np.eye(count)[rng.integers(0, count, n)]
+    weight = rng.choice([0.0, 0.5, 1.0], (n, 1))
+    p = weight * called + (1 - weight) / count
+    predictions = table(labels, p, classes, groups=rng.integers(0, groups, n))
+    evaluation = evaluate(predictions, classes, resamples=40)
+    json.dumps(evaluation.to_dict(), allow_nan=False)
+    text_of(evaluation)
+    for name, found in evaluation.arms["fused"].metrics.items():
+        assert found.value is not None or found.reason, name
+        if found.low is None:
+            assert found.reason, name
+        else:
+            assert found.low <= found.value <= found.high, name
