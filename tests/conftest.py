@@ -22,7 +22,7 @@ SHARED = Path(__file__).resolve().parents[1] / ".." / "shared" / "data"
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _own_cache(tmp_path_factory, worker_id="main"):
+def _own_cache(tmp_path_factory):
     patch = pytest.MonkeyPatch()
     # One folder for all test processes: entries are keyed by content and written atomically.
     base = tmp_path_factory.getbasetemp()

@@ -139,6 +139,14 @@ def test_fit_leaves_a_whole_run(cli, tmp_path, task, arm):
     assert result.err == ""
 
 
+def test_on_a_terminal_the_table_comes_after_the_bars(cli, tmp_path, monkeypatch):
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
+    out = cli.fit("--model.arm", "tabular", cwd=tmp_path).out
+    assert "Epoch 0/0" in out
+    assert "v_num" not in out
+    assert out.rindex("Testing") < out.index("test rows:") < out.index("Run folder:")
+
+
 def test_a_second_run_gets_a_folder_of_its_own(cli, tmp_path):
     for _ in range(2):
         cli.fit(cwd=tmp_path)
