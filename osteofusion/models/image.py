@@ -249,6 +249,8 @@ def encode_present(
 
 
 def _create(name: str, pretrained: bool | str | os.PathLike[str], drop_path: float) -> nn.Module:
+    if not 0 <= drop_path < 1:
+        raise ConfigError(f"drop_path is {drop_path}; it must be a share in [0, 1).")
     if not timm.is_model(name):
         close = difflib.get_close_matches(name, timm.list_models(), n=5, cutoff=0.5)
         hint = f"close matches: {', '.join(close)}" if close else "see timm.list_models()"

@@ -154,3 +154,9 @@ def test_named_architectures_train_at_their_real_size(spec, batch, backbone, sid
     learned = [p for p in model.image_encoder.parameters() if p.requires_grad]
     assert logits.shape == (2, 2)
     assert all(p.grad is not None and p.grad.isfinite().all() for p in learned)
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.0, 7])
+def test_drop_path_is_a_share(share):
+    with pytest.raises(ConfigError, match="drop_path"):
+        ImageEncoder("resnet10t", drop_path=share)

@@ -86,9 +86,7 @@ def test_values_out_of_range_are_refused(wrong):
 
 def test_the_tabular_arm_has_nothing_to_freeze(cli, tmp_path):
     path = config(tmp_path)
-    result = cli(
-        "fit", "--config", path, *cli.toy, "--model.arm", "tabular", cwd=tmp_path
-    )
+    result = cli("fit", "--config", path, *cli.toy, "--model.arm", "tabular", cwd=tmp_path)
     assert result.code == 2
     assert "image encoder" in result.err
 
