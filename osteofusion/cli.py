@@ -161,7 +161,7 @@ def _demo(arguments: list[str]) -> int:
     )
     parser.add_argument("--out", type=Path, required=True, help="folder to make")
     parser.add_argument("--seed", type=int, default=0, help="another seed, another cohort")
-    parser.add_argument("--subjects", type=int, default=300, help="number of subjects")
+    parser.add_argument("--subjects", type=int, default=400, help="number of subjects")
     options = parser.parse_args(arguments)
 
     from osteofusion.data.demo import write_demo
