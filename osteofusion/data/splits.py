@@ -9,10 +9,10 @@ from collections.abc import Hashable, Sequence
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from osteofusion.data.allocation import Ints, allocate
 from osteofusion.errors import SplitError
 from osteofusion.files import atomic_path
 
@@ -20,15 +20,12 @@ SPLITS = ("train", "val", "test")
 COLUMNS = ["subject_id", "image", "image_sha256", "group", "label", "repeat", "fold", "split"]
 _TEST = SPLITS.index("test")
 
-_Ints = NDArray[np.int64]
-_Floats = NDArray[np.float64]
-
 
 def connected_groups(
     subject_id: Sequence[str],
     image_sha256: Sequence[str | None],
     *keys: Sequence[Hashable | None],
-) -> _Ints:
+) -> Ints:
     """Connected components of "same subject or identical image".
 
     Args:
@@ -103,15 +100,15 @@ def make_splits(
         rng = np.random.default_rng([seed, repeat])
         if folds is None:
             shares = np.array([1 - validation - test, validation, test])
-            sides.append(_allocate(counts, shares, rng))
+            sides.append(allocate(counts, shares, rng))
             continue
         # What two folds leave for training and validation is one fold, so each must cover twice.
         parts = 2 if folds == 2 else 1
-        part = _allocate(counts, np.full(folds, 1 / folds), rng, parts)
+        part = allocate(counts, np.full(folds, 1 / folds), rng, parts)
         for fold in range(folds):
             side = np.full(len(counts), _TEST)
             rest = part != fold
-            side[rest] = _allocate(counts[rest], np.array([1 - validation, validation]), rng)
+            side[rest] = allocate(counts[rest], np.array([1 - validation, validation]), rng)
             sides.append(side)
     pairs = [(repeat, fold) for repeat in range(repeats) for fold in range(folds or 1)]
     return _long(rows, pairs, np.stack(sides)[:, component])
@@ -209,96 +206,7 @@ def load_splits(path: str | os.PathLike[str], table: pd.DataFrame) -> pd.DataFra
     return _long(rows, pairs, side)
 
 
-def _allocate(counts: _Ints, shares: _Floats, rng: np.random.Generator, parts: int = 1) -> _Ints:
-    """Side of each component, for fractions and folds alike.
-
-    scikit-learn's StratifiedGroupKFold takes no fractions and may leave a side without a class.
-
-    Args:
-        counts: (G, C) rows of each component by class.
-        shares: (S,) that sum to 1.
-        rng: the only source of chance.
-        parts: each side can be divided so often again with every class in every part.
-
-    Returns:
-        (G,) side of each component, 0..S-1.
-    """
-    n_sides, sizes = len(shares), counts.sum(axis=1)
-    side = _cover(counts, n_sides * parts, rng) // parts
-    order = rng.permutation(len(counts))
-    order = order[np.argsort(-sizes[order], kind="stable")]
-
-    # Components alike in their counts are dealt out by share; fewer than S of a kind are left.
-    _, kind = np.unique(counts, axis=0, return_inverse=True)
-    kind = kind.reshape(-1)  # numpy 2.0 alone returns a column
-    several = order[(side[order] < 0) & (sizes[order] > 1)]
-    several = several[np.argsort(kind[several], kind="stable")]
-    for alike in np.split(several, np.flatnonzero(np.diff(kind[several])) + 1):
-        whole = np.floor(shares * len(alike)).astype(np.int64)
-        side[alike[: whole.sum()]] = np.repeat(np.arange(n_sides), whole)
-
-    # The rest, largest first, each to the side that lacks most of what it holds.
-    total = counts.sum(axis=0)
-    need = np.outer(shares, total)
-    np.subtract.at(need, side[side >= 0], counts[side >= 0])
-    for group in order[(side[order] < 0) & (sizes[order] > 1)]:
-        side[group] = np.argmax(need @ (counts[group] / total))
-        need[side[group]] -= counts[group]
-
-    # Single rows fill what is lacking.
-    for label in range(counts.shape[1]):
-        single = order[(side[order] < 0) & (counts[order, label] == 1)]
-        side[single] = np.repeat(np.arange(n_sides), _fill(need[:, label], len(single)))
-    return side
-
-
-def _cover(counts: _Ints, parts: int, rng: np.random.Generator) -> _Ints:
-    """(G,) part of the few small components that give every part every class; -1 for the others.
-
-    How many components of each set of classes go to each part is an integer program, tiny because
-    there are few such sets; so what can be done is done, which a greedy order cannot promise.
-    """
-    sizes = counts.sum(axis=1)
-    sets, which = np.unique(counts > 0, axis=0, return_inverse=True)
-    which = which.reshape(-1)  # numpy 2.0 alone returns a column
-    available = np.bincount(which)
-    smallest = np.full(len(sets), sizes.max())
-    np.minimum.at(smallest, which, sizes)
-    every_class = LinearConstraint(np.kron(sets.T, np.eye(parts)), lb=1)
-    no_more = LinearConstraint(np.kron(np.eye(len(sets)), np.ones((1, parts))), ub=available)
-    solution = milp(
-        np.repeat(smallest, parts),
-        integrality=np.ones(len(sets) * parts, dtype=np.int64),
-        bounds=Bounds(0, np.repeat(available, parts)),
-        constraints=[every_class, no_more],
-    )
-    if solution.x is None:
-        raise SplitError(
-            f"no division into {parts} parts gives each part every class, because subjects or "
-            "identical images tie the classes together; use fewer folds or more data"
-        )
-    number = np.rint(solution.x).astype(np.int64).reshape(len(sets), parts)
-    number = number[:, rng.permutation(parts)]
-    part = np.full(len(counts), -1)
-    order = np.lexsort((rng.random(len(counts)), sizes))
-    for index, wanted in enumerate(number):
-        members = order[which[order] == index][: wanted.sum()]
-        part[members] = np.repeat(np.arange(parts), wanted)
-    return part
-
-
-def _fill(need: _Floats, total: int) -> _Ints:
-    """Whole numbers >= 0 that sum to ``total``, next to ``need`` (projection on the simplex)."""
-    falling = np.sort(need)[::-1]
-    level = (np.cumsum(falling) - total) / np.arange(1, len(need) + 1)
-    share = np.maximum(need - level[falling >= level][-1], 0)
-    whole: _Ints = np.floor(share).astype(np.int64)
-    largest_remainder = np.argsort(whole - share, kind="stable")
-    whole[largest_remainder[: total - whole.sum()]] += 1
-    return whole
-
-
-def _cohort_rows(table: pd.DataFrame) -> tuple[pd.DataFrame, _Ints]:
+def _cohort_rows(table: pd.DataFrame) -> tuple[pd.DataFrame, Ints]:
     """Sorted rows of a cohort and the component of each."""
     if table.empty:
         raise SplitError("the cohort has no rows to split; check the manifest and the root")
@@ -317,7 +225,7 @@ def _cohort_rows(table: pd.DataFrame) -> tuple[pd.DataFrame, _Ints]:
     )
 
 
-def _long(rows: pd.DataFrame, pairs: list[tuple[int, int]], side: _Ints) -> pd.DataFrame:
+def _long(rows: pd.DataFrame, pairs: list[tuple[int, int]], side: Ints) -> pd.DataFrame:
     """The rows once per (repeat, fold) pair; ``side`` is (pairs, rows)."""
     splits = rows.iloc[np.tile(np.arange(len(rows)), len(pairs))].reset_index(drop=True)
     splits["repeat"] = np.repeat([repeat for repeat, _ in pairs], len(rows))
@@ -368,7 +276,7 @@ def _check_request(
         raise SplitError(f"{repeats} repeats were asked for; choose at least 1")
 
 
-def _check_feasible(classes: NDArray[np.object_], groups: _Ints, folds: int | None) -> None:
+def _check_feasible(classes: NDArray[np.object_], groups: Ints, folds: int | None) -> None:
     needed = {None: 3, 2: 4}.get(folds, folds)
     rarest = int(groups.argmin())
     if needed is None or groups[rarest] >= needed:
@@ -384,9 +292,9 @@ def _check_feasible(classes: NDArray[np.object_], groups: _Ints, folds: int | No
 def _check_sides(
     path: str | os.PathLike[str],
     rows: pd.DataFrame,
-    component: _Ints,
+    component: Ints,
     pairs: list[tuple[int, int]],
-    side: _Ints,
+    side: Ints,
 ) -> None:
     """Every row has a side, components do not cross, every side holds every class."""
 
