@@ -85,6 +85,9 @@ def read_labels(
                 for row, cell in raw[header].items()
             ]
             labels = pd.Series(found, index=rows.index, dtype=object)
+    elif needed and source.t_score is not None and source.t_score not in rows:
+        headers = manifest.columns[source.t_score].headers(source.t_score)
+        need_column(raw, headers, path, "T-score column")
     if source.t_score is not None and source.t_score in rows:
         by_score = rows[source.t_score].map(who_label, na_action="ignore")
         for row in rows.index[labels.notna() & by_score.notna() & (labels != by_score)]:

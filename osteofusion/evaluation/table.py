@@ -40,6 +40,8 @@ def render_table(evaluation: Evaluation) -> Table:
         if (estimate := arm.metrics[name]).value is None
     }
     caption = ["In brackets: 95 % intervals over split groups.", *sorted(undefined)]
+    if len(evaluation.classes) == 2:
+        caption.insert(0, f"Sensitivity is that for {evaluation.classes[1].replace('_', ' ')}.")
     table = Table(
         title=escape(
             f"{evaluation.split} rows: {evaluation.n_rows} radiographs in "

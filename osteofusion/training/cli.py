@@ -58,7 +58,7 @@ _NOISE = (
     ".*does not have many workers.*",
     ".*number of training batches.*logging interval.*",
     ".*overridden `on_after_batch_transfer`.*",
-    ".*No positive samples in targets.*",
+    ".*No (positive|negative) samples in targets.*",
     ".*Checkpoint directory .* exists and is not empty.*",
     ".*callbacks used to create the checkpoint need to be provided.*",
     ".*Grad strides do not match bucket view strides.*",
@@ -293,6 +293,12 @@ class TrainingCLI(LightningCLI):
             )
             return
         resume = str(self.checkpoint_path) if self.checkpoint_path is not None else None
+        if self.trainer.is_global_zero:
+            stopping = self.config[self.command]["early_stopping"]
+            print(
+                f"Training: at most {self.trainer.max_epochs} epochs, fewer when "
+                f"{stopping['monitor']} does not improve for {stopping['patience']}."
+            )
         self.trainer.fit(model, datamodule=data, ckpt_path=resume)
         best = next(
             callback.best_model_path
@@ -300,6 +306,9 @@ class TrainingCLI(LightningCLI):
             if isinstance(callback, RunCheckpoint) and callback.monitor is not None
         )
         if best:
+            if self.trainer.is_global_zero:
+                epoch = load_checkpoint(Path(best))["epoch"]
+                print(f"Scoring the best checkpoint, written after {epoch + 1} epochs.")
             self.trainer.test(model, datamodule=data, ckpt_path=best, verbose=False)
 
     def interrupted(self) -> str:

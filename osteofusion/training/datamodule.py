@@ -19,14 +19,13 @@ from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from osteofusion import __version__
+from osteofusion.data import demo
 from osteofusion.data.cache import RadiographCache
 from osteofusion.data.clinical import ClinicalSchema, fit_preprocessing, freeze, select_features
 from osteofusion.data.cohort import Cohort, build_cohort, missing_root_message
-from osteofusion.data.demo import write_demo
 from osteofusion.data.labels import TASKS, task_classes
 from osteofusion.data.manifest import load_manifest
-from osteofusion.data.radiograph import RadiographPreprocessing
+from osteofusion.data.radiograph import RadiographPreprocessing, content_hash
 from osteofusion.data.splits import load_splits, make_splits, save_splits, select_fold
 from osteofusion.data.transforms import Augmentation, Augmenter
 from osteofusion.errors import CohortError, ConfigError, OsteofusionError, SplitError
@@ -466,12 +465,12 @@ def _absolute(path: str | None) -> str | None:
 
 
 def _demo_root() -> Path:
-    """The demo cohort, made once for each version that draws it differently."""
-    root = cache_root() / f"demo-{__version__}"
+    """The demo cohort, made once for each version of the code that draws it."""
+    root = cache_root() / f"demo-{content_hash(Path(demo.__file__))[:12]}"
     if root.is_dir():
         return root
     try:
-        return write_demo(root)
+        return demo.write_demo(root)
     except OsteofusionError:
         if root.is_dir():  # another process was faster
             return root

@@ -110,7 +110,7 @@ class PredictionWriter(Callback):
             )
             print("  --data.manifest mendeley --data.root DIR")
         console.print(f"Source: {manifest.citation}", style="dim")
-        print(f"Run folder: {self.folder}")  # whole, so that it can be copied
+        print(f"Run folder: {self.folder.resolve()}")  # whole, so that it can be copied
 
     def _write(self, trainer: Trainer, pl_module: LightningModule) -> pd.DataFrame | None:
         index = torch.cat([index for index, _ in self._collected])

@@ -75,9 +75,11 @@ def newest_checkpoint(base: Path, name: str, which: str) -> Path:
         path = folder / "checkpoints" / f"{which}.ckpt"
         if path.is_file():
             return path
+    found = sorted(path.parent.parent.parent.name for path in base.glob(f"*/*/*/{which}.ckpt"))
+    others = f" There are runs of {', '.join(dict.fromkeys(found))}." if found else ""
     raise ConfigError(
         f"--ckpt_path {which}: no run under {base / name} has a checkpoint; run `osteofusion fit` "
-        "with that config first or give the file's path."
+        f"with that config first, name another --config, or give the file's path.{others}"
     )
 
 
