@@ -144,14 +144,14 @@ def test_relative_paths_survive_another_working_directory(demo, monkeypatch, tmp
 
 def test_two_processes_may_draw_the_demo_at_once(monkeypatch, tmp_path):
     """The slower one takes the folder that the faster one has put there meanwhile."""
-    from osteofusion.training import datamodule
+    from osteofusion.data import demo
 
-    draw = datamodule.write_demo
+    draw = demo.write_demo
 
     def overtaken(root):
         draw(root, subjects=40)
         return draw(root, subjects=40)
 
     monkeypatch.setenv("OSTEOFUSION_CACHE", str(tmp_path))
-    monkeypatch.setattr(datamodule, "write_demo", overtaken)
+    monkeypatch.setattr(demo, "write_demo", overtaken)
     assert len(RadiographDataModule(arm="tabular").cohort.table) == 39
