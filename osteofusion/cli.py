@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import argparse
 import errno
 import json
 import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
 
 from osteofusion.errors import OsteofusionError
+from osteofusion.parser import Parser
 
 _HELP = """usage: osteofusion <command> [options]
 
@@ -94,13 +93,6 @@ def _fail(sentence: str) -> int:
     return 2
 
 
-class _Parser(argparse.ArgumentParser):
-    """Says a mistake as every command does: in one sentence, without the usage."""
-
-    def error(self, message: str) -> NoReturn:
-        raise OsteofusionError(f"{self.prog}: {message}; see {self.prog} --help.")
-
-
 def _train(arguments: list[str]) -> int:
     from osteofusion.training.cli import run
 
@@ -108,7 +100,7 @@ def _train(arguments: list[str]) -> int:
 
 
 def _cohort(arguments: list[str]) -> int:
-    parser = _Parser(
+    parser = Parser(
         prog="osteofusion cohort",
         description="Join images to table rows by subject ID and report everything that does not "
         "fit; every image is decoded once.",
@@ -154,7 +146,7 @@ def _cohort(arguments: list[str]) -> int:
 
 
 def _demo(arguments: list[str]) -> int:
-    parser = _Parser(
+    parser = Parser(
         prog="osteofusion demo",
         description="Write a synthetic cohort: drawn knees and a workbook in the layout of the "
         "Mendeley data set.",
