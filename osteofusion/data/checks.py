@@ -25,7 +25,8 @@ def describe(joined: pd.DataFrame, manifest: Manifest, report: JoinReport) -> No
     }
     copies: dict[str, list[int]] = defaultdict(list)
     for i, digest in enumerate(joined["image_sha256"]):
-        copies[digest].append(i)
+        if digest:  # a row without an image has none
+            copies[digest].append(i)
     for members in copies.values():
         if len(members) < 2:
             continue

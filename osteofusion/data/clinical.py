@@ -18,7 +18,12 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from osteofusion.data.manifest import Column, Manifest, normalise_word
 from osteofusion.errors import CohortError, ConfigError
 
-MISSING_WORDS = frozenset({"", "na", "n/a", "nan", "null", "-", "--", "?", "unknown", "missing"})
+MISSING_WORDS = frozenset(  # also as clinics outside English write them
+    {"", "na", "n/a", "nan", "null", "-", "--", "?", "unknown", "missing", "not known"}
+    | {"k.a.", "k. a.", "unbekannt", "inconnu", "inconnue", "n.c.", "desconocido", "desconocida"}
+    | {"sconosciuto", "desconhecido", "onbekend", "brak danych", "b.d.", "nieznany", "nieznane"}
+    | {"bilinmiyor", "неизвестно", "нет данных", "н/д", "n.d.", "okänt", "ukendt", "ukjent", "未知"}
+)
 _YES_NO = {"yes": 1.0, "y": 1.0, "true": 1.0, "1": 1.0, "no": 0.0, "n": 0.0, "false": 0.0, "0": 0.0}
 RARE = 5  # categories seen in fewer training rows share the "other" bucket
 
@@ -201,6 +206,22 @@ class ClinicalSchema:
             matrix[:, j] = column.to_numpy(dtype=np.float64, na_value=np.nan)
         return matrix
 
+    def refuse_other_meaning(self, manifest: Manifest) -> None:
+        """Refuse a data set whose columns do not mean what they meant in training.
+
+        Raises:
+            CohortError: a feature's kind or unit differs.
+        """
+        for feature in self.features:
+            column = manifest.columns.get(feature.name)
+            if column is None or (column.kind, column.unit) == (feature.kind, feature.unit):
+                continue
+            raise CohortError(
+                f"Column {feature.name!r} is {column.kind} in {column.unit or 'no unit'} in "
+                f"manifest {manifest.name}, and the model was trained with {feature.kind} in "
+                f"{feature.unit or 'no unit'}; correct it there (scale converts units)."
+            )
+
     def to_dict(self) -> list[dict[str, Any]]:
         """Plain values, as stored in a checkpoint."""
         return [
@@ -326,7 +347,8 @@ def freeze(transformer: ColumnTransformer, schema: ClinicalSchema) -> dict[str, 
         mean += [0.0] * len(where)
         scale += [1.0] * len(where)
     names += [schema.names[i] for i in columns]
-    indicators = [int(i) for i in parts["missing"][0].features_]
+    # scikit-learn does not fit a step without columns.
+    indicators = [int(i) for i in parts["missing"][0].features_] if schema.features else []
     names += [f"{schema.names[i]} missing" for i in indicators]
     words, where = parts["words"]
     if where:

@@ -3,116 +3,132 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import pandas as pd
 from rich.console import Console
 from rich.progress import track
 
 from osteofusion.data.checks import describe
-from osteofusion.data.clinical import cross_check, parse_column
+from osteofusion.data.copies import tied_digests
 from osteofusion.data.images import find_images
+from osteofusion.data.join import join, settle_labels
 from osteofusion.data.labels import label_file, read_labels
-from osteofusion.data.manifest import Manifest, load_manifest, normalise_id
+from osteofusion.data.manifest import Manifest, load_manifest, unite
 from osteofusion.data.radiograph import content_hash, read_radiograph
 from osteofusion.data.report import JoinReport
+from osteofusion.data.rows import clinical_rows
 from osteofusion.data.splits import connected_groups
-from osteofusion.data.table import find_column, need_column, read_table
+from osteofusion.data.table import read_table
 from osteofusion.errors import CohortError, RadiographError
+
+Folder: TypeAlias = str | os.PathLike[str]
+Source: TypeAlias = Manifest | str | os.PathLike[str]
+FIRST = ("subject_id", "image", "image_sha256", "group", "site", "region", "label")
+_ONE = (Manifest, str, os.PathLike)
 
 
 @dataclass(frozen=True)
 class Cohort:
-    """One row a radiograph, in the order of subject ID and image.
+    """One row a radiograph, or a subject where there are no images, by subject ID and image.
+
+    In a cohort of several data sets, subjects and images begin with their site, as in
+    ``clinic/A12``, since two hospitals may number their patients alike.
 
     Attributes:
-        table: Columns `subject_id, image` (relative to the root), `image_sha256, group, site,
-            region, label` (None where unknown), then the canonical clinical columns.
-        manifest: What the columns mean.
-        root: Folder of the data set.
+        table: Columns `subject_id, image` (relative to its site's root; empty without images),
+            `image_sha256, group, site, region, label` (None where unknown), then the canonical
+            clinical columns.
+        manifest: What the columns mean; of several data sets, their union.
+        roots: Folder of each site.
         report: What the join found.
     """
 
     table: pd.DataFrame
     manifest: Manifest
-    root: Path
+    roots: dict[str, Path]
     report: JoinReport
+
+    def files(self, rows: pd.DataFrame) -> list[Path]:
+        """Path of each row's radiograph."""
+        several = len(self.roots) > 1
+        return [
+            self.roots[site] / (image.removeprefix(f"{site}/") if several else image)
+            for site, image in zip(rows["site"], rows["image"], strict=True)
+        ]
 
 
 def build_cohort(
-    manifest: Manifest | str | Path,
-    root: str | os.PathLike[str],
+    manifest: Source | Sequence[Source],
+    root: Folder | Sequence[Folder],
     *,
-    table: str | os.PathLike[str] | None = None,
-    labels: str | os.PathLike[str] | None = None,
+    table: Folder | None = None,
+    labels: Folder | None = None,
+    copies: Folder | None = None,
     need_labels: bool = True,
     decode: bool = False,
     progress: bool = False,
 ) -> Cohort:
     """Join the images under `root` to the rows of the manifest's table.
 
+    A data set without a table has its subjects from the file names; one without images has one
+    row a subject. Several data sets, each with its root, become one cohort: columns are united by
+    canonical name, and one that a data set lacks is missing there.
+
     Args:
-        manifest: A manifest, its path, or the name of a shipped one.
-        root: Folder of the data set.
-        table: Another table file in place of the manifest's.
-        labels: Another label file in place of the manifest's.
+        manifest: A manifest, its path, or the name of a shipped one; or several.
+        root: Folder of the data set; or as many.
+        table: Another table file in place of the manifest's; for one data set.
+        labels: Another label file in place of the manifest's; for one data set.
+        copies: ``copies.csv`` of an audit; rows that it ties share a group, and so stay on one
+            side of every split.
         need_labels: False for new patients: rows without a label stay, and images may lie
             outside class folders.
         decode: Decode every image, so that unreadable ones are found now.
         progress: Show a progress bar on standard error.
 
     Raises:
-        ManifestError: the manifest is wrong.
+        ManifestError: a manifest is wrong, or two contradict each other.
         CohortError: files, columns or labels are missing, or nothing matches.
     """
-    if not isinstance(manifest, Manifest):
-        manifest = load_manifest(manifest)
-    root = Path(root)
-    if not root.is_dir():
-        raise CohortError(missing_root_message(manifest, root))
-    table_path = Path(table) if table is not None else root / manifest.table.file
-    if table is None and not table_path.is_file():
+    manifests, roots = _pairs(manifest, root)
+    if len(manifests) > 1 and (table is not None or labels is not None):
         raise CohortError(
-            f"{root} has no {manifest.table.file!r}, the table of {manifest.name}; expected "
-            f"under the root:\n{manifest.layout()}"
+            "Another table or label file goes with one data set; of several, name each one's in "
+            "its manifest (table.file, label.file)."
         )
-    raw = read_table(table_path, manifest)
-    report = JoinReport(
-        manifest=manifest.name,
-        title=manifest.title,
-        citation=manifest.citation,
-        synthetic=manifest.synthetic,
-        root=str(root),
-        rows=0,
-        images=0,
-        joined=0,
-        subjects=0,
-        by_label={},
-    )
-    rows = _clinical_rows(raw, table_path, manifest, report)
-    rows["label"] = read_labels(
-        raw.loc[rows.index],
-        rows,
-        table_path,
-        manifest,
-        report,
-        file=label_file(manifest, root, labels) if need_labels else None,
-        needed=need_labels,
-    )
-    images = find_images(root, manifest, raw, table_path, report, need_labels=need_labels)
-    report.images = len(images)
-    joined = _join(rows, images, manifest, report, need_labels=need_labels)
-    joined = _hash_images(joined, root, report, decode=decode, progress=progress)
-    if joined.empty:
-        first = report.unreadable_images[0]["reason"]
-        raise CohortError(f"None of the radiographs under {root} can be read, such as: {first}")
+    united = unite(manifests)
+    parts, reports = [], []
+    for each, folder in zip(manifests, roots, strict=True):
+        rows, report = _join_site(each, folder, table, labels, need_labels=need_labels)
+        rows = _read_images(rows, folder, report, decode=decode, progress=progress)
+        if rows.empty:
+            first = report.unreadable_images[0]["reason"]
+            raise CohortError(
+                f"None of the radiographs under {folder} can be read, such as: {first}"
+            )
+        parts.append(rows)
+        reports.append(report)
+    if len(parts) == 1:
+        joined, report = parts[0], reports[0]
+    else:
+        for rows, each, report in zip(parts, manifests, reports, strict=True):
+            describe(rows, each, report)
+        joined = pd.concat([_named_by_site(rows) for rows in parts], ignore_index=True)
+        report = JoinReport.of_sites(united, reports)
+    film = tied_digests(copies) if copies is not None else {}
+    digests = joined["image_sha256"].tolist()
     joined["group"] = connected_groups(
-        joined["subject_id"].tolist(), joined["image_sha256"].tolist()
+        joined["subject_id"].tolist(), digests, [film.get(digest) for digest in digests]
     )
-    describe(joined, manifest, report)
-    return Cohort(joined, manifest, root, report)
+    joined = joined[[*FIRST, *(name for name in united.columns if name in joined)]]
+    describe(joined, united, report)
+    sites = {each.site_name: folder for each, folder in zip(manifests, roots, strict=True)}
+    return Cohort(joined, united, sites, report)
 
 
 def missing_root_message(manifest: Manifest, root: Path | None) -> str:
@@ -125,123 +141,84 @@ def missing_root_message(manifest: Manifest, root: Path | None) -> str:
     )
 
 
-def _clinical_rows(
-    raw: pd.DataFrame, path: Path, manifest: Manifest, report: JoinReport
-) -> pd.DataFrame:
-    """Canonical columns, one row a subject, indexed by spreadsheet row."""
-    id_header = need_column(raw, [manifest.table.id], path, "ID column")
-    has_id = raw[id_header].notna()
-    report.summary_rows = [int(row) for row in raw.index[~has_id]]
-    raw = raw[has_id]
-    if raw.empty:
-        raise CohortError(f"Table {path} has no row with a {id_header!r}; choose another sheet.")
-    ids = raw[id_header].map(normalise_id)
-    repeated = ids.duplicated(keep=False)
-    if repeated.any():
-        # Equal rows say one thing twice; differing ones leave no row that could be trusted. A
-        # running number may differ, and so may the image path: one row a film.
-        content = _content(raw.assign(**{id_header: ids}), path, manifest)
-        same = content.duplicated(keep="first")
-        differing = ids[~same][ids[~same].duplicated(keep=False)]
-        several = set(ids[repeated])
-        if manifest.images.layout == "column":
-            several &= set(differing)
-        report.duplicate_ids = sorted(several)
-        keep = ~same & ~ids.isin(set(differing))
-        raw, ids = raw[keep], ids[keep]
-        if raw.empty:
-            raise CohortError(
-                f"Table {path} has several differing rows for each {id_header!r}, such as "
-                f"{differing.iloc[0]!r}; give one row a subject, or correct table.id."
-            )
-    report.rows = len(raw)
-    parsed: dict[str, pd.Series] = {"subject_id": ids}
-    mapped = {id_header}
-    for name, column in manifest.columns.items():
-        header = find_column(raw, column.headers(name), path, f"column {name}")
-        if header is None:
-            report.absent_columns.append(name)
-            continue
-        mapped.add(header)
-        parsed[name], unparsable, implausible = parse_column(
-            raw[header], ids, name, column, manifest.table.decimal
+def _pairs(
+    manifest: Source | Sequence[Source], root: Folder | Sequence[Folder]
+) -> tuple[list[Manifest], list[Path]]:
+    """Each manifest with its folder, which exists."""
+    sources = [manifest] if isinstance(manifest, _ONE) else list(manifest)
+    folders = [root] if isinstance(root, (str, os.PathLike)) else list(root)
+    if len(sources) != len(folders) or not sources:
+        raise CohortError(
+            f"{len(sources)} manifests and {len(folders)} root folders were given; give one root "
+            "for each manifest, in the same order."
         )
-        if column.role in ("feature", "outcome"):
-            report.unparsable_cells += unparsable
-            report.implausible_cells += implausible
-    named = {manifest.label.column, manifest.images.column} - {None}
-    mapped |= {find_column(raw, [str(header)], path, "column") or "" for header in named}
-    report.unmapped_columns = [str(name) for name in raw.columns if name not in mapped]
-    rows = pd.DataFrame(parsed)
-    report.implausible_cells += cross_check(rows, manifest)
-    return rows
+    manifests = [each if isinstance(each, Manifest) else load_manifest(each) for each in sources]
+    roots = [Path(folder) for folder in folders]
+    for each, folder in zip(manifests, roots, strict=True):
+        if not folder.is_dir():
+            raise CohortError(missing_root_message(each, folder))
+    return manifests, roots
 
 
-def _content(raw: pd.DataFrame, path: Path, manifest: Manifest) -> pd.DataFrame:
-    """The cells in which two rows of one subject may not differ, as text."""
-    free = {
-        find_column(raw, column.headers(name), path, f"column {name}")
-        for name, column in manifest.columns.items()
-        if column.role == "identifier"
-    }
-    if manifest.images.column is not None:
-        free.add(find_column(raw, [manifest.images.column], path, "image column"))
-    return raw.loc[:, [name not in free for name in raw.columns]].astype(str)
-
-
-def _join(
-    rows: pd.DataFrame,
-    images: pd.DataFrame,
+def _join_site(
     manifest: Manifest,
-    report: JoinReport,
+    root: Path,
+    table: Folder | None,
+    labels: Folder | None,
     *,
     need_labels: bool,
-) -> pd.DataFrame:
-    have_row = images["subject_id"].isin(set(rows["subject_id"]))
-    have_image = rows["subject_id"].isin(set(images["subject_id"]))
-    if not have_row.any():
-        raise CohortError(
-            f"No image matches a row: IDs in the table look like "
-            f"{_examples(rows['subject_id'])}, images like {_examples(images['image'])}; correct "
-            "table.id or images.id_pattern in the manifest."
-        )
-    duplicated = set(report.duplicate_ids)
-    report.images_without_row = [
-        name
-        for name, subject in images.loc[~have_row, ["image", "subject_id"]].itertuples(index=False)
-        if subject not in duplicated
-    ]
-    report.rows_without_image = rows.loc[~have_image, "subject_id"].tolist()
-    joined = images[have_row].merge(rows, on="subject_id", how="left", validate="many_to_one")
-    labelled = joined["label"].notna()
-    from_folder = joined["folder_label"].notna()
-    clash = labelled & from_folder & (joined["label"] != joined["folder_label"])
-    columns = ["image", "folder_label", "label"]
-    for image, folder, label in joined.loc[clash, columns].itertuples(index=False):
-        report.label_conflicts.append({"image": image, "folder": folder, "table": label})
-    joined["label"] = joined["label"].where(labelled, joined["folder_label"]).astype(object)
-    if need_labels:
-        without = joined["label"].isna()
-        report.rows_without_label = sorted(joined.loc[without, "subject_id"].unique())
-        joined = joined[~without]
-        if joined.empty:
+) -> tuple[pd.DataFrame, JoinReport]:
+    """Rows of one data set, their images found and labelled but not yet read."""
+    report = JoinReport.of(manifest, root)
+    file = label_file(manifest, root, labels) if need_labels else None
+    raw, path = None, root
+    if manifest.table is not None:
+        path = Path(table) if table is not None else root / manifest.table.file
+        if table is None and not path.is_file():
             raise CohortError(
-                f"No subject of {manifest.name} has a label; see label in the manifest."
+                f"{root} has no {manifest.table.file!r}, the table of {manifest.name}; expected "
+                f"under the root:\n{manifest.layout()}"
             )
-    joined = joined.drop(columns="folder_label")
-    joined.insert(2, "site", manifest.site or manifest.name)
-    joined.insert(3, "region", manifest.region)
-    return joined.sort_values(["subject_id", "image"], ignore_index=True)
+        raw = read_table(path, manifest.table)
+        rows = clinical_rows(raw, path, manifest, manifest.table, report)
+    elif table is not None:
+        raise CohortError(
+            f"Manifest {manifest.name} describes no table, so the columns of {table} mean nothing; "
+            "add `table` and `columns` to it (osteofusion manifest init drafts them)."
+        )
+    images = None
+    if manifest.images is not None:
+        images = find_images(root, manifest, raw, path, report, need_labels=need_labels)
+        report.images = len(images)
+    if raw is None:
+        assert images is not None  # a manifest has a table or images
+        rows = images[["subject_id"]].drop_duplicates(ignore_index=True)
+        raw = pd.DataFrame(index=rows.index)
+    rows["label"] = read_labels(
+        raw.loc[rows.index], rows, path, manifest, report, file=file, needed=need_labels
+    )
+    if images is None:
+        joined = rows.assign(image="", folder_label=None)
+    else:
+        joined = join(rows, images, report)
+    joined = settle_labels(joined, manifest, report, need_labels=need_labels)
+    if images is not None and any(column.dicom for column in manifest.columns.values()):
+        from osteofusion.data.headers import fill_from_headers, read_headers
+
+        files = [root / image for image in joined["image"]]
+        joined = fill_from_headers(joined, manifest, read_headers(files), report)
+    joined["site"], joined["region"] = manifest.site_name, manifest.region
+    return joined.sort_values(["subject_id", "image"], ignore_index=True), report
 
 
-def _examples(values: pd.Series) -> str:
-    return ", ".join(repr(str(value)) for value in values.head(2))
-
-
-def _hash_images(
+def _read_images(
     joined: pd.DataFrame, root: Path, report: JoinReport, *, decode: bool, progress: bool
 ) -> pd.DataFrame:
+    """The rows whose image can be read, with its `image_sha256` (empty without images)."""
+
     def examine(name: str) -> tuple[str | None, str]:
+        if not name:
+            return "", ""
         try:
             digest = content_hash(root / name)
             if decode:
@@ -266,7 +243,11 @@ def _hash_images(
     for name, (digest, reason) in zip(names, results, strict=True):
         if digest is None:
             report.unreadable_images.append({"image": name, "reason": reason})
-    joined = joined.assign(image_sha256=[digest or "" for digest, _ in results])
-    joined = joined[joined["image_sha256"] != ""].reset_index(drop=True)
-    first = ["subject_id", "image", "image_sha256", "site", "region", "label"]
-    return joined[[*first, *(name for name in joined.columns if name not in first)]]
+    joined["image_sha256"] = [digest for digest, _ in results]
+    return joined[joined["image_sha256"].notna()].reset_index(drop=True)
+
+
+def _named_by_site(rows: pd.DataFrame) -> pd.DataFrame:
+    site = rows["site"] + "/"
+    image = (site + rows["image"]).where(rows["image"] != "", "")
+    return rows.assign(subject_id=site + rows["subject_id"], image=image)

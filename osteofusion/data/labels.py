@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from osteofusion.data.manifest import LABELS, Manifest, normalise_id, normalise_word
+from osteofusion.data.manifest import LABELS, Manifest, Table, normalise_word, subject_id
 from osteofusion.data.report import JoinReport
 from osteofusion.data.table import find_column, need_column, read_table
 from osteofusion.errors import CohortError
@@ -55,6 +55,15 @@ def read_labels(
 ) -> pd.Series:
     """The class of each row (None where unknown), from the file, the column or the T-score.
 
+    Args:
+        raw: Cells of the table, indexed as `rows`; without columns where there is no table.
+        rows: `subject_id` and the canonical columns.
+        path: Where `raw` comes from, for messages.
+        manifest: Says where the label stands.
+        report: Takes contradictions.
+        file: A separate label file.
+        needed: Whether rows without a label are of no use.
+
     Raises:
         CohortError: the label column is missing, a label is unknown, or the file names subjects
             that the table does not have.
@@ -67,7 +76,7 @@ def read_labels(
         unknown = sorted(set(by_id) - set(rows["subject_id"]))
         if unknown:
             raise CohortError(
-                f"Label file {file} names {len(unknown)} subjects that table {path} does not "
+                f"Label file {file} names {len(unknown)} subjects that {path} does not "
                 f"have, such as {unknown[0]!r}; correct their {source.id!r}."
             )
     elif source.column is not None and source.file is None:
@@ -124,24 +133,19 @@ def _canonical_label(cell: object, manifest: Manifest, where: str) -> str:
 
 
 def _read_label_file(path: Path, manifest: Manifest) -> dict[str, str]:
-    table = read_table(
-        path,
-        manifest.model_copy(
-            update={
-                "table": manifest.table.model_copy(
-                    update={"sheet": None, "delimiter": None, "decimal": "."}
-                )
-            }
-        ),
-    )
+    encoding = {"encoding": manifest.table.encoding} if manifest.table is not None else {}
+    table = read_table(path, Table(file=path.name, id=manifest.label.id, **encoding))
     ids = need_column(table, [manifest.label.id], path, "ID column")
     header = need_column(table, [manifest.label.column or "label"], path, "label column")
+    # Its IDs are written as the table's are or, where there is none, as the files are named.
+    ids_as = manifest.table or manifest.images
+    assert ids_as is not None  # a manifest has one of them
     found: dict[str, str] = {}
     for row, subject, cell in table[[ids, header]].itertuples(name=None):
         if subject is None or cell is None:
             raise CohortError(f"Label file {path}, row {row}: the ID or the label is empty.")
         label = _canonical_label(cell, manifest, f"label file {path}, row {row}")
-        if found.setdefault(normalise_id(subject), label) != label:
+        if found.setdefault(subject_id(subject, ids_as.id_pattern), label) != label:
             raise CohortError(
                 f"Label file {path}, row {row}: subject {subject} has two labels; keep one."
             )

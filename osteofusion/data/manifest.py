@@ -7,13 +7,23 @@ its plausible range, whether it defines the label) stands there and nowhere in t
 from __future__ import annotations
 
 import difflib
+import os
 import re
 import unicodedata
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from osteofusion.errors import ManifestError
 from osteofusion.resources import find_shipped, shipped_names
@@ -32,10 +42,29 @@ _ONLY_FOR = {
     "at_most": "numeric",
     "absent": "presence",
 }
+_DICOM_KINDS = {
+    "age": "numeric",
+    "female": "binary",
+    "laterality": "categorical",
+    "body_part": "categorical",
+}
 
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _one_group(value: str) -> str:
+    try:
+        groups = re.compile(value).groups
+    except re.error as error:
+        raise ValueError(f"{value!r} is not a regular expression: {error}") from None
+    if groups < 1:
+        raise ValueError(f"{value!r} needs one group, such as '(.+)', that holds the ID")
+    return value
+
+
+IdPattern = Annotated[str, AfterValidator(_one_group)]
 
 
 class Column(_Strict):
@@ -54,6 +83,8 @@ class Column(_Strict):
         absent: Words that mean "none" in a presence column.
         at_most: Name of a numeric column that this one cannot exceed.
         only_if: Values of other columns without which this one makes no sense.
+        dicom: Fact of the DICOM header that fills empty cells: ``age`` (years), ``female``,
+            ``laterality`` or ``body_part``.
     """
 
     header: str | list[str] | None = None
@@ -66,6 +97,7 @@ class Column(_Strict):
     absent: list[str] = ["no", "none", "0", "false"]
     at_most: str | None = None
     only_if: dict[str, float] = {}
+    dicom: Literal["age", "female", "laterality", "body_part"] | None = None
 
     @field_validator("values", mode="before")
     @classmethod
@@ -91,6 +123,10 @@ class Column(_Strict):
         for key, kind in _ONLY_FOR.items():
             if key in self.model_fields_set and self.kind != kind:
                 raise ValueError(f"{key} is for {kind} columns, and this one is {self.kind}")
+        if self.dicom is not None and self.kind != (needed := _DICOM_KINDS[self.dicom]):
+            raise ValueError(f"dicom {self.dicom} fills {needed} columns; this one is {self.kind}")
+        if self.dicom == "age" and self.unit != "years":
+            raise ValueError("dicom age is in years, so the column's unit must be years")
         return self
 
     def headers(self, name: str) -> list[str]:
@@ -100,10 +136,21 @@ class Column(_Strict):
 
 
 class Table(_Strict):
-    """The clinical spreadsheet: xlsx, xls, csv, tsv or parquet, relative to the root."""
+    """The clinical spreadsheet: xlsx, xls, csv, tsv or parquet, relative to the root.
+
+    Attributes:
+        file: The file.
+        id: Header of the subject ID.
+        id_pattern: Regular expression on the ID's cell; its first group is the subject ID.
+        sheet: Sheet of a workbook; the first one when left out.
+        delimiter: Between cells of a text file; a comma (a tab in .tsv) when left out.
+        decimal: Decimal mark of numbers that are text.
+        encoding: Of a text file.
+    """
 
     file: str
     id: str
+    id_pattern: IdPattern = r"(.+)"
     sheet: str | None = None
     delimiter: Annotated[str, Field(min_length=1, max_length=1)] | None = None
     decimal: Literal[".", ","] = "."
@@ -126,18 +173,7 @@ class Images(_Strict):
     folders: dict[str, Label] = {}
     folder: str = "."
     column: str | None = None
-    id_pattern: str = r"(.+)"
-
-    @field_validator("id_pattern")
-    @classmethod
-    def _compiles(cls, value: str) -> str:
-        try:
-            groups = re.compile(value).groups
-        except re.error as error:
-            raise ValueError(f"{value!r} is not a regular expression: {error}") from None
-        if groups < 1:
-            raise ValueError(f"{value!r} needs one group, such as '(.+)', that holds the ID")
-        return value
+    id_pattern: IdPattern = r"(.+)"
 
     @model_validator(mode="after")
     def _complete(self) -> Images:
@@ -182,7 +218,8 @@ class Expected(_Strict):
 class Manifest(_Strict):
     """One data set: files, columns, units, roles, licence.
 
-    Read with :func:`load_manifest`, which turns every mistake into one sentence.
+    Read with :func:`load_manifest`, which turns every mistake into one sentence. A data set may
+    lack the table or the images, not both.
     """
 
     name: str
@@ -195,10 +232,10 @@ class Manifest(_Strict):
     url: str | None = None
     note: str | None = None
     synthetic: bool = False
-    images: Images
-    table: Table
-    label: LabelSource
-    columns: dict[str, Column]
+    images: Images | None = None
+    table: Table | None = None
+    label: LabelSource = LabelSource()
+    columns: dict[str, Column] = {}
     expected: Expected = Expected()
 
     @model_validator(mode="after")
@@ -220,9 +257,29 @@ class Manifest(_Strict):
                 raise ValueError(f"label.t_score refers to {score!r}, which is no column")
             if self.columns[score].role != "outcome":
                 raise ValueError(f"columns.{score} defines the label, so its role is outcome")
-        if self.label.column is None and score is None and not self.images.folders:
+        if self.images is None and self.table is None:
+            raise ValueError("a data set needs `images`, `table` or both")
+        folders = self.images is not None and self.images.folders
+        if self.label.column is None and score is None and not folders:
             raise ValueError("label needs `column` or `t_score`, or images class folders")
+        if self.table is None:
+            self._stands_without_a_table()
         return self
+
+    def _stands_without_a_table(self) -> None:
+        assert self.images is not None
+        if self.images.layout == "column":
+            raise ValueError("images.layout column needs `table`, which has the column")
+        if self.label.file is None and not self.images.folders:
+            raise ValueError("without `table` the label needs `file`, or images class folders")
+        for name, column in self.columns.items():
+            if column.dicom is None:
+                raise ValueError(f"columns.{name} needs `table`, or `dicom` to fill it")
+
+    @property
+    def site_name(self) -> str:
+        """The site, which is the data set itself unless it says otherwise."""
+        return self.site or self.name
 
     @property
     def features(self) -> list[str]:
@@ -232,17 +289,17 @@ class Manifest(_Strict):
     def layout(self) -> str:
         """The expected files under the root, for a message."""
         images = self.images
-        lines = [f"  {self.table.file}"]
-        if images.layout == "class_folders":
+        lines = [f"  {self.table.file}"] if self.table is not None else []
+        if images is not None and images.layout == "class_folders":
             lines += [f"  {folder}/*.jpg, *.png ..." for folder in images.folders]
-        elif images.layout == "folder":
+        elif images is not None and images.layout == "folder":
             lines.append(f"  {images.folder}/*.png, *.jpg ...")
         if self.label.file is not None:
             lines.append(f"  {self.label.file}  (columns {self.label.id}, {self.label.column})")
         return "\n".join(lines)
 
 
-def load_manifest(name_or_path: str | Path) -> Manifest:
+def load_manifest(name_or_path: str | os.PathLike[str]) -> Manifest:
     """Read and validate a manifest: a file, or the name of a shipped one.
 
     Raises:
@@ -275,6 +332,61 @@ def load_manifest(name_or_path: str | Path) -> Manifest:
         raise ManifestError(_sentence(path, error)) from None
 
 
+def unite(manifests: Sequence[Manifest]) -> Manifest:
+    """One manifest for the cohort of several data sets: columns united by canonical name.
+
+    A column that one data set ignores and another uses is used; of two plausible ranges the wider
+    one counts, and none where one data set has none.
+
+    Raises:
+        ManifestError: two data sets have one site name, or mean different things by a column.
+    """
+    if len(manifests) == 1:
+        return manifests[0]
+    sites = [manifest.site_name for manifest in manifests]
+    for site in sites:
+        if sites.count(site) > 1:
+            raise ManifestError(
+                f"Two data sets are of site {site!r}; give each manifest a `site` of its own."
+            )
+    columns: dict[str, Column] = {}
+    owner: dict[str, str] = {}
+    for manifest in manifests:
+        for name, column in manifest.columns.items():
+            if name in columns:
+                column = _united(name, columns[name], column, owner[name], manifest.name)
+            columns[name] = column
+            owner.setdefault(name, manifest.name)
+    regions = list(dict.fromkeys(manifest.region for manifest in manifests))
+    return Manifest(
+        name="+".join(manifest.name for manifest in manifests),
+        title="; ".join(manifest.title for manifest in manifests),
+        region="+".join(regions),
+        license="; ".join(dict.fromkeys(manifest.license for manifest in manifests)),
+        citation="; ".join(dict.fromkeys(manifest.citation for manifest in manifests)),
+        synthetic=any(manifest.synthetic for manifest in manifests),
+        images=next((each.images for each in manifests if each.images is not None), None),
+        table=next((each.table for each in manifests if each.table is not None), None),
+        label=LabelSource(column="label"),
+        columns=columns,
+    )
+
+
+def _united(name: str, first: Column, second: Column, here: str, there: str) -> Column:
+    for key in ("kind", "unit", "role"):
+        one, other = getattr(first, key), getattr(second, key)
+        if one != other and not (key == "role" and "ignored" in (one, other)):
+            raise ManifestError(
+                f"Column {name!r} has {key} {one} in manifest {here} and {other} in {there}; make "
+                "them agree (scale brings a file's unit to the canonical one) or rename one."
+            )
+    update: dict[str, Any] = {"role": second.role if first.role == "ignored" else first.role}
+    if first.range is not None:
+        one, other = first.range, second.range
+        update["range"] = other and (min(one[0], other[0]), max(one[1], other[1]))
+    return first.model_copy(update=update)
+
+
 def normalise_header(text: object) -> str:
     """Header as compared: no case, no repeated spaces, no trailing punctuation."""
     plain = unicodedata.normalize("NFKC", str(text)).casefold()
@@ -285,6 +397,13 @@ def normalise_id(value: object) -> str:
     """Subject ID as compared: text without surrounding space; 1377.0 is 1377."""
     text = unicodedata.normalize("NFC", str(value)).strip()
     return re.sub(r"^(\d+)\.0$", r"\1", text)  # an export of whole numbers beside empty cells
+
+
+def subject_id(value: object, pattern: str) -> str:
+    """Subject ID in a cell or a file's stem: the first group of `pattern`, else all of it."""
+    text = normalise_id(value)
+    match = re.search(pattern, text, re.DOTALL)  # a name may hold a line break
+    return normalise_id((match and match.group(1)) or text)
 
 
 def normalise_word(text: object) -> str:

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from osteofusion.data.clinical import CellProblem
+from osteofusion.data.manifest import Manifest
 
 
 @dataclass
@@ -26,11 +27,12 @@ class JoinReport:
     citation: str
     synthetic: bool
     root: str
-    rows: int
-    images: int
-    joined: int
-    subjects: int
-    by_label: dict[str, int]
+    rows: int = 0
+    images: int = 0
+    joined: int = 0
+    subjects: int = 0
+    by_label: dict[str, int] = field(default_factory=dict)
+    sites: list[JoinReport] = field(default_factory=list)
     images_without_row: list[str] = field(default_factory=list)
     images_outside_folders: list[str] = field(default_factory=list)
     rows_without_image: list[str] = field(default_factory=list)
@@ -50,6 +52,31 @@ class JoinReport:
     absent_columns: list[str] = field(default_factory=list)
     unexpected_counts: list[str] = field(default_factory=list)
 
+    @classmethod
+    def of(cls, manifest: Manifest, root: Path) -> JoinReport:
+        """The report of one data set, before anything is found."""
+        return cls(
+            manifest=manifest.name,
+            title=manifest.title,
+            citation=manifest.citation,
+            synthetic=manifest.synthetic,
+            root=str(root),
+        )
+
+    @classmethod
+    def of_sites(cls, united: Manifest, reports: list[JoinReport]) -> JoinReport:
+        """The report of a cohort of several data sets; what is wrong in one stands in its own."""
+        return cls(
+            manifest=united.name,
+            title=united.title,
+            citation=united.citation,
+            synthetic=united.synthetic,
+            root=", ".join(report.root for report in reports),
+            rows=sum(report.rows for report in reports),
+            images=sum(report.images for report in reports),
+            sites=reports,
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         return dataclasses.asdict(self)
@@ -60,14 +87,15 @@ class JoinReport:
 
         Summary rows and columns that the manifest does not map are noted, not wrong.
         """
-        harmless = {"summary_rows", "unmapped_columns"}
-        return [
+        harmless = {"summary_rows", "unmapped_columns", "sites"}
+        own = [
             item.name
             for item in dataclasses.fields(self)
             if isinstance(getattr(self, item.name), list)
             and getattr(self, item.name)
             and item.name not in harmless
         ]
+        return list(dict.fromkeys([*own, *(name for site in self.sites for name in site.problems)]))
 
     def __rich__(self) -> RenderableType:
         title = Text(f"Cohort {self.manifest}: {self.title}")
@@ -90,7 +118,7 @@ class JoinReport:
         parts: list[RenderableType] = [table, Text(f"Source: {self.citation}", style="dim")]
         if self.synthetic:
             parts.insert(0, Text("SYNTHETIC DEMO DATA: no patient stands behind it", "bold red"))
-        return Group(*parts)
+        return Group(*self.sites, *parts)
 
     def _lines(self) -> list[tuple[str, str, list[str]]]:
         def cells(problems: list[CellProblem]) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import os
 from collections.abc import Hashable, Sequence
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -58,7 +59,7 @@ def make_splits(
     seed: int,
     validation: float = 0.15,
     test: float = 0.15,
-    folds: int | None = None,
+    folds: int | Literal["sites"] | None = None,
     repeats: int = 1,
 ) -> pd.DataFrame:
     """Grouped, stratified, seeded sides of a cohort.
@@ -77,8 +78,10 @@ def make_splits(
         seed: not negative.
         validation: share of the cohort; with ``folds``, of what is not on the test side.
         test: share of the cohort; without meaning when ``folds`` is given.
-        folds: None for one division by shares, else k: fold i has the i-th of k disjoint parts
-            as its test side.
+        folds: None for one division by shares; k: fold i has the i-th of k disjoint parts as its
+            test side; ``"sites"``: fold i has the i-th site in alphabetical order as its test
+            side (leave one site out), with whatever classes it holds, and any row of another
+            site that is tied to it, such as a copy of one of its radiographs.
         repeats: independent divisions, numbered from 0.
 
     Returns:
@@ -94,10 +97,16 @@ def make_splits(
     classes, label = np.unique(rows["label"].to_numpy(dtype=object), return_inverse=True)
     counts = np.zeros((component.max() + 1, len(classes)), dtype=np.int64)
     np.add.at(counts, (component, label), 1)
-    _check_feasible(classes, (counts > 0).sum(axis=0), folds)
+    if folds == "sites":
+        tests = _site_components(rows, component, classes, counts)
+    else:
+        _check_feasible(classes, (counts > 0).sum(axis=0), folds)
     sides = []
     for repeat in range(repeats):
         rng = np.random.default_rng([seed, repeat])
+        if folds == "sites":
+            sides += [_train_and_val(counts, test, validation, rng) for test in tests]
+            continue
         if folds is None:
             shares = np.array([1 - validation - test, validation, test])
             sides.append(allocate(counts, shares, rng))
@@ -106,11 +115,9 @@ def make_splits(
         parts = 2 if folds == 2 else 1
         part = allocate(counts, np.full(folds, 1 / folds), rng, parts)
         for fold in range(folds):
-            side = np.full(len(counts), _TEST)
-            rest = part != fold
-            side[rest] = allocate(counts[rest], np.array([1 - validation, validation]), rng)
-            sides.append(side)
-    pairs = [(repeat, fold) for repeat in range(repeats) for fold in range(folds or 1)]
+            sides.append(_train_and_val(counts, part == fold, validation, rng))
+    n_folds = len(tests) if folds == "sites" else folds or 1
+    pairs = [(repeat, fold) for repeat in range(repeats) for fold in range(n_folds)]
     return _long(rows, pairs, np.stack(sides)[:, component])
 
 
@@ -206,11 +213,46 @@ def load_splits(path: str | os.PathLike[str], table: pd.DataFrame) -> pd.DataFra
     return _long(rows, pairs, side)
 
 
+def _train_and_val(
+    counts: Ints, test: NDArray[np.bool_], validation: float, rng: np.random.Generator
+) -> Ints:
+    """Side of each component, those of `test` given."""
+    side = np.full(len(counts), _TEST)
+    side[~test] = allocate(counts[~test], np.array([1 - validation, validation]), rng)
+    return side
+
+
+def _site_components(
+    rows: pd.DataFrame, component: Ints, classes: NDArray[np.object_], counts: Ints
+) -> list[NDArray[np.bool_]]:
+    """Which components are tested when each site is left out, by site name."""
+    sites = sorted(rows["site"].unique())
+    if len(sites) < 2:
+        raise SplitError(
+            f"data.folds=sites leaves one site out, and the cohort has one only ({sites[0]}); give "
+            "data.manifest and data.root several data sets, as lists"
+        )
+    tests = []
+    for site in sites:
+        test = np.zeros(len(counts), dtype=bool)
+        test[component[(rows["site"] == site).to_numpy()]] = True
+        groups = (counts[~test] > 0).sum(axis=0)
+        if groups.min() < 2:
+            raise SplitError(
+                f"without site {site!r} class {classes[groups.argmin()]!r} has {groups.min()} "
+                "subject groups, and training and validation need at least 2; use more sites, or "
+                "train on some and test on another (osteofusion test --data.manifest)"
+            )
+        tests.append(test)
+    return tests
+
+
 def _cohort_rows(table: pd.DataFrame) -> tuple[pd.DataFrame, Ints]:
     """Sorted rows of a cohort and the component of each."""
     if table.empty:
         raise SplitError("the cohort has no rows to split; check the manifest and the root")
-    rows = table[COLUMNS[:5]].sort_values(["subject_id", "image"], ignore_index=True)
+    kept = [*COLUMNS[:5], *(["site"] if "site" in table else [])]
+    rows = table[kept].sort_values(["subject_id", "image"], ignore_index=True)
     for problem, bad in (
         ("has no label; give it one or leave it out", rows["label"].isna()),
         ("is listed twice; keep one of the rows", rows.duplicated(["subject_id", "image"])),
@@ -227,7 +269,8 @@ def _cohort_rows(table: pd.DataFrame) -> tuple[pd.DataFrame, Ints]:
 
 def _long(rows: pd.DataFrame, pairs: list[tuple[int, int]], side: Ints) -> pd.DataFrame:
     """The rows once per (repeat, fold) pair; ``side`` is (pairs, rows)."""
-    splits = rows.iloc[np.tile(np.arange(len(rows)), len(pairs))].reset_index(drop=True)
+    splits = rows[COLUMNS[:5]].iloc[np.tile(np.arange(len(rows)), len(pairs))]
+    splits = splits.reset_index(drop=True)
     splits["repeat"] = np.repeat([repeat for repeat, _ in pairs], len(rows))
     splits["fold"] = np.repeat([fold for _, fold in pairs], len(rows))
     splits["split"] = np.array(SPLITS)[side.reshape(-1)]
@@ -259,7 +302,7 @@ def _read(path: str | os.PathLike[str]) -> pd.DataFrame:
 
 
 def _check_request(
-    seed: int, validation: float, test: float, folds: int | None, repeats: int
+    seed: int, validation: float, test: float, folds: int | Literal["sites"] | None, repeats: int
 ) -> None:
     if seed < 0:
         raise SplitError(f"the split seed is {seed}; choose one that is not negative")
@@ -270,7 +313,7 @@ def _check_request(
             f"the test share is {test} beside a validation share of {validation}; choose both "
             "above 0 and with a sum below 1, so that training rows are left"
         )
-    if folds is not None and folds < 2:
+    if isinstance(folds, int) and folds < 2:
         raise SplitError(f"{folds} folds were asked for; choose at least 2, or none for shares")
     if repeats < 1:
         raise SplitError(f"{repeats} repeats were asked for; choose at least 1")
@@ -323,6 +366,11 @@ def _check_sides(
     classes, label = np.unique(rows["label"].to_numpy(dtype=object), return_inverse=True)
     held = np.zeros((len(pairs), len(SPLITS), len(classes)), dtype=bool)
     held[np.arange(len(pairs))[:, None], side, label] = True
+    if "site" in rows and rows["site"].nunique() > 1:
+        # A site that was left out has the classes that it has.
+        for pair, sides in enumerate(side):
+            elsewhere = set(rows["site"][sides != _TEST])
+            held[pair, _TEST] |= not set(rows["site"]) <= elsewhere
     if not held.all():
         pair, empty, lacking = np.argwhere(~held)[0]
         raise SplitError(

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from osteofusion.data.manifest import Manifest, normalise_header
+from osteofusion.data.manifest import Table, normalise_header
 from osteofusion.errors import CohortError
 
 _OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
@@ -23,7 +23,7 @@ _NO_VALUE = re.compile(  # an error such as #DIV/0!, or a formula whose value wa
 ROW = "row"
 
 
-def read_table(path: Path, manifest: Manifest) -> pd.DataFrame:
+def read_table(path: Path, spec: Table) -> pd.DataFrame:
     """All rows with any content, headers as in the file, cells as objects (None where empty).
 
     The index, named ``row``, is the row number a spreadsheet program shows, for messages.
@@ -37,11 +37,11 @@ def read_table(path: Path, manifest: Manifest) -> pd.DataFrame:
         )
     suffix = path.suffix.lower()
     if suffix in (".xlsx", ".xlsm", ".xls"):
-        cells = _read_workbook(path, manifest.table.sheet, legacy=suffix == ".xls")
+        cells = _read_workbook(path, spec.sheet, legacy=suffix == ".xls")
     elif suffix == ".parquet":
         cells = _read_parquet(path)
     elif suffix in (".csv", ".tsv", ".txt"):
-        cells = _read_text(path, manifest, default="\t" if suffix == ".tsv" else ",")
+        cells = _read_text(path, spec, default="\t" if suffix == ".tsv" else ",")
     else:
         raise CohortError(
             f"Table {path} is neither xlsx, xls, csv, tsv nor parquet; save it as one of these."
@@ -174,8 +174,7 @@ def _read_parquet(path: Path) -> pd.DataFrame:
     return pd.concat([header, frame.astype(object).set_axis(range(frame.shape[1]), axis=1)])
 
 
-def _read_text(path: Path, manifest: Manifest, *, default: str) -> pd.DataFrame:
-    spec = manifest.table
+def _read_text(path: Path, spec: Table, *, default: str) -> pd.DataFrame:
     delimiter = spec.delimiter or default
     try:
         with path.open(encoding=spec.encoding, newline="") as stream:

@@ -13,6 +13,7 @@ from osteofusion.evaluation.figures import draw_sheet, save_figure
 from osteofusion.evaluation.intervals import ClusterBootstrap, wilson_interval
 from osteofusion.evaluation.metrics import Estimate, metric_names, point_metrics
 from osteofusion.evaluation.predictions import add_arms, read_rows
+from osteofusion.evaluation.subjects import Combine, combine_subjects
 from osteofusion.evaluation.table import render_table
 
 __all__ = [
@@ -21,12 +22,14 @@ __all__ = [
     "Baselines",
     "ClusterBootstrap",
     "ClusteredAuroc",
+    "Combine",
     "Estimate",
     "Evaluation",
     "add_arms",
     "auroc_difference",
     "auroc_interval",
     "clustered_auroc",
+    "combine_subjects",
     "draw_sheet",
     "evaluate",
     "fit_baselines",

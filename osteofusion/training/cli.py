@@ -23,7 +23,9 @@ from pytorch_lightning.trainer.states import TrainerStatus
 from rich.console import Console
 from rich.panel import Panel
 
+from osteofusion.data.manifest import load_manifest
 from osteofusion.errors import ConfigError, OsteofusionError
+from osteofusion.evaluation import Combine
 from osteofusion.files import atomic_path, write_text
 from osteofusion.training.callbacks import (
     RunCheckpoint,
@@ -40,7 +42,12 @@ from osteofusion.training.checkpoints import (
 )
 from osteofusion.training.datamodule import RadiographDataModule
 from osteofusion.training.module import FusionModule
-from osteofusion.training.options import find_configs, known_options, parser_sentence
+from osteofusion.training.options import (
+    find_configs,
+    known_options,
+    parser_sentence,
+    possible_arm,
+)
 from osteofusion.training.predictions import PredictionWriter
 from osteofusion.training.run import (
     RUNS,
@@ -108,6 +115,7 @@ class TrainingCLI(LightningCLI):
         self.config_name = config_name
         self.sources = known.sources
         self.run_dir: Path | None = None
+        self.said = ""
         self.checkpoint: dict[str, Any] | None = None
         self.checkpoint_path: Path | None = None
         if known.ckpt_path is not None:
@@ -152,6 +160,13 @@ class TrainingCLI(LightningCLI):
             type=Monitor,
             default="loss",
             help="Validation quantity that picks the best checkpoint and stops early.",
+        )
+        parser.add_argument(
+            "--combine",
+            type=Combine | None,
+            default="mean",
+            help="How the figures take several radiographs of a subject together; null counts "
+            "each radiograph.",
         )
         parser.add_lightning_class_args(RunCheckpoint, "checkpoint")
         parser.add_lightning_class_args(EarlyStopping, "early_stopping")
@@ -205,6 +220,8 @@ class TrainingCLI(LightningCLI):
         """Choose the run folder; only `validate` writes nothing."""
         settings = self.config[self.command]
         self.trainer_defaults["callbacks"] = progress()
+        if self.checkpoint is None:
+            self._choose_arm(settings)
         if self.command == "validate":
             return
         if self._resumes:
@@ -217,9 +234,20 @@ class TrainingCLI(LightningCLI):
         checkpoints = self.run_dir / "checkpoints"
         settings["checkpoint"]["dirpath"] = str(checkpoints)
         # The last checkpoint is written after the best one, whose score it holds.
-        self.trainer_defaults["callbacks"] += [PredictionWriter(self.run_dir), StepSeed()]
+        self.trainer_defaults["callbacks"] += [
+            PredictionWriter(self.run_dir, settings["combine"]),
+            StepSeed(),
+        ]
         if self.command == "fit":
             self.trainer_defaults["callbacks"].append(last_checkpoint(checkpoints))
+
+    def _choose_arm(self, settings: Any) -> None:
+        """Train the arm that the data allow: a data set may lack images or clinical columns."""
+        data = settings["data"]
+        listed = data["manifest"] if isinstance(data["manifest"], list) else [data["manifest"]]
+        manifests = [load_manifest(name) for name in listed]
+        arm, self.said = possible_arm(settings["model"]["arm"], manifests, data["features"])
+        settings["model"]["arm"] = data["arm"] = arm
 
     @property
     def _resumes(self) -> bool:
@@ -343,6 +371,21 @@ class TrainingCLI(LightningCLI):
             f"{data.rows['subject_id'].nunique()} subjects ({shown}); "
             + ", ".join(f"{name} {sides[name]}" for name in sides.index)
         )
+        if self.said:
+            console.print(self.said, style="yellow")
+        if data.hparams["folds"] == "sites" and data.need_labels:
+            tested = data.side("test")["site"].value_counts()
+            console.print(f"Left out for the test: site {tested.index[0]}")
+            if len(tested) > 1:
+                console.print(
+                    f"and {tested.iloc[1:].sum()} radiographs of other sites that are tied to it.",
+                    style="yellow",
+                )
+        if self.command == "fit" and data.hparams["features"] is None and data.empty_features:
+            console.print(
+                f"Left out, as no training row has a value: {', '.join(data.empty_features)}.",
+                style="yellow",
+            )
         problems = data.cohort.report.problems
         if problems:
             named = ", ".join(name.replace("_", " ") for name in problems)

@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -24,7 +24,7 @@ from osteofusion.data.cache import RadiographCache
 from osteofusion.data.clinical import ClinicalSchema, fit_preprocessing, freeze, select_features
 from osteofusion.data.cohort import Cohort, build_cohort, missing_root_message
 from osteofusion.data.labels import TASKS, task_classes
-from osteofusion.data.manifest import load_manifest
+from osteofusion.data.manifest import load_manifest, unite
 from osteofusion.data.radiograph import RadiographPreprocessing, content_hash
 from osteofusion.data.splits import load_splits, make_splits, save_splits, select_fold
 from osteofusion.data.transforms import Augmentation, Augmenter
@@ -37,8 +37,8 @@ Arm = Literal["fused", "image", "tabular"]
 
 # What a checkpoint fixes; everything else may differ when its model meets data again.
 FROZEN = (
-    "task", "features", "arm", "image_size", "clahe", "augmentation", "balanced_sampler", "splits",
-    "validation", "test", "folds", "fold", "repeat", "split_seed",
+    "task", "features", "arm", "image_size", "clahe", "pixel_spacing", "augmentation",
+    "balanced_sampler", "splits", "validation", "test", "folds", "fold", "repeat", "split_seed",
 )  # fmt: skip
 
 
@@ -48,8 +48,10 @@ class RadiographDataModule(LightningDataModule):
     The properties are lazy: nothing is read before one of them, or a loader, is asked for.
 
     Args:
-        manifest: Name of a shipped manifest, or the path of one.
-        root: Folder of the data set; the demo cohort is made when it is left out.
+        manifest: Name of a shipped manifest, or the path of one; a list for several data sets in
+            one cohort.
+        root: Folder of the data set, or a list with one for each manifest; the demo cohort is
+            made when it is left out.
         table: Another table file in place of the manifest's.
         labels: Another label file in place of the manifest's.
         task: ``binary`` (normal vs low BMD), ``osteoporosis`` (vs the rest) or ``three_class``.
@@ -57,11 +59,14 @@ class RadiographDataModule(LightningDataModule):
         arm: Which modalities are read (follows ``model.arm``).
         image_size: Side of the square that the model sees, px.
         clahe: Equalise contrast locally.
+        pixel_spacing: Millimetres a pixel shall have, for DICOM files that say what theirs have;
+            null scales every radiograph to the square.
         augmentation: Applied to training rows; null for none.
         splits: A saved ``splits.csv`` to use in place of a new split.
         validation: Share of the radiographs on the validation side.
         test: Share on the test side; ignored with `folds`.
-        folds: Number of cross-validation folds; null for one split by shares.
+        folds: Number of cross-validation folds; ``sites`` to leave one site out a fold; null for
+            one split by shares.
         fold: Which fold is the test side.
         repeat: Which repetition of the folds.
         split_seed: Seed of the split, apart from the seed of training.
@@ -69,12 +74,13 @@ class RadiographDataModule(LightningDataModule):
         num_workers: Loader processes; default: none on a CPU, which training keeps busy.
         balanced_sampler: Draw training rows so that classes are equally frequent.
         cache_dir: Folder of decoded images; default: the user's cache folder.
+        copies: ``copies.csv`` of an audit, whose pairs then stay on one side of every split.
     """
 
     def __init__(
         self,
-        manifest: str = "demo",
-        root: str | None = None,
+        manifest: str | list[str] = "demo",
+        root: str | list[str] | None = None,
         table: str | None = None,
         labels: str | None = None,
         task: Literal["binary", "osteoporosis", "three_class"] = "binary",
@@ -82,11 +88,12 @@ class RadiographDataModule(LightningDataModule):
         arm: Arm = "fused",
         image_size: int = 224,
         clahe: bool = False,
+        pixel_spacing: float | None = None,
         augmentation: Augmentation | None = Augmentation(),  # noqa: B008 (frozen dataclass)
         splits: str | None = None,
         validation: float = 0.15,
         test: float = 0.2,
-        folds: int | None = None,
+        folds: int | Literal["sites"] | None = None,
         fold: int = 0,
         repeat: int = 0,
         split_seed: int = 0,
@@ -94,11 +101,12 @@ class RadiographDataModule(LightningDataModule):
         num_workers: int | None = None,
         balanced_sampler: bool = False,
         cache_dir: str | None = None,
+        copies: str | None = None,
     ) -> None:
         super().__init__()
         settings: dict[str, Any] = {
-            "manifest": _manifest(manifest),
-            "root": _absolute(root),
+            "manifest": _one_or_all(manifest, _manifest),
+            "root": _one_or_all(root, _absolute),
             "table": _absolute(table),
             "labels": _absolute(labels),
             "task": task,
@@ -106,6 +114,7 @@ class RadiographDataModule(LightningDataModule):
             "arm": arm,
             "image_size": image_size,
             "clahe": clahe,
+            "pixel_spacing": pixel_spacing,
             "augmentation": dataclasses.asdict(augmentation) if augmentation else None,
             "splits": _absolute(splits),
             "validation": validation,
@@ -118,6 +127,7 @@ class RadiographDataModule(LightningDataModule):
             "num_workers": num_workers,
             "balanced_sampler": balanced_sampler,
             "cache_dir": _absolute(cache_dir),
+            "copies": _absolute(copies),
         }
         self.save_hyperparameters(settings)
         if image_size < 32:
@@ -137,24 +147,31 @@ class RadiographDataModule(LightningDataModule):
         """The joined cohort.
 
         Raises:
-            OsteofusionError: as :func:`osteofusion.data.cohort.build_cohort`.
+            OsteofusionError: as :func:`osteofusion.data.cohort.build_cohort`, or a column means
+                something else than it did in training.
         """
         h = self.hparams
-        manifest = load_manifest(h["manifest"])
-        select_features(manifest, h["features"])  # refuse outcomes before anything is read
-        root = h["root"]
-        if root is None:
-            if not manifest.synthetic:
-                raise CohortError("data.root: " + missing_root_message(manifest, None))
-            root = _demo_root()
-        return build_cohort(
-            manifest,
-            root,
+        manifests = [load_manifest(name) for name in _listed(h["manifest"])]
+        select_features(unite(manifests), h["features"])  # refuse outcomes before anything is read
+        roots = _listed(h["root"])
+        if not roots:
+            for manifest in manifests:
+                if not manifest.synthetic:
+                    raise CohortError("data.root: " + missing_root_message(manifest, None))
+            roots = [str(_demo_root())] * len(manifests)
+        cohort = build_cohort(
+            manifests,
+            roots,
             table=h["table"],
             labels=h["labels"],
+            copies=h["copies"],
             need_labels=self.need_labels,
             progress=_is_rank_zero(),
         )
+        if self._trained is not None:
+            self.schema.refuse_other_meaning(cohort.manifest)
+        refuse_missing(h["arm"], cohort.table, cohort.manifest.features)
+        return cohort
 
     @property
     def class_names(self) -> list[str]:
@@ -167,7 +184,19 @@ class RadiographDataModule(LightningDataModule):
         if self._trained is not None:
             return ClinicalSchema.from_dict(self._trained["schema"])
         names = select_features(self.cohort.manifest, self.hparams["features"])
+        if self.hparams["features"] is None:
+            names = [name for name in names if name not in self.empty_features]
         return ClinicalSchema.fit(self.side("train"), self.cohort.manifest, names)
+
+    @cached_property
+    def empty_features(self) -> list[str]:
+        """Features without a value in any training row; they are left out unless asked for."""
+        train = self.side("train")
+        return [
+            name
+            for name in self.cohort.manifest.features
+            if name not in train or train[name].isna().all()
+        ]
 
     @cached_property
     def clinical(self) -> dict[str, Any]:
@@ -282,15 +311,15 @@ class RadiographDataModule(LightningDataModule):
             ConfigError: another manifest comes without a root of its own.
         """
         settings = dict(checkpoint["datamodule_hyper_parameters"])
-        manifest = _manifest(changed.get("manifest", settings["manifest"]))
-        root = _absolute(changed.get("root", settings["root"]))
+        manifest = _one_or_all(changed.get("manifest", settings["manifest"]), _manifest)
+        root = _one_or_all(changed.get("root", settings["root"]), _absolute)
         if manifest != settings["manifest"] and "root" not in changed:
             raise ConfigError(
                 f"data.manifest={manifest} without data.root: the checkpoint was trained on "
                 f"{settings['manifest']}; give both or neither (a config may have set one)."
             )
         if (manifest, root) != (settings["manifest"], settings["root"]):
-            settings.update(table=None, labels=None)
+            settings.update(table=None, labels=None, copies=None)
         return settings
 
     def adopt(self, checkpoint: Mapping[str, Any], *, need_labels: bool = True) -> None:
@@ -333,9 +362,9 @@ class RadiographDataModule(LightningDataModule):
         now = self.state_dict()
         if any(state_dict[key] != now[key] for key in ("splits", "fingerprint")):
             raise SplitError(
-                f"The cohort in {self.cohort.root} or its split has changed since the checkpoint "
-                "was written, so training cannot go on from it; restore the data or start a new "
-                "run."
+                f"The cohort in {self.cohort.report.root} or its split has changed since the "
+                "checkpoint was written, so training cannot go on from it; restore the data or "
+                "start a new run."
             )
 
     def _match_trained(self, table: pd.DataFrame) -> pd.DataFrame:
@@ -348,7 +377,7 @@ class RadiographDataModule(LightningDataModule):
         matched = cohort.merge(sides, on=keys, how="left")
         unknown = matched["split"].isna()
         # The same film under another ID would be tested by a model that has learnt it.
-        seen = matched["image_sha256"].isin(set(known["image_sha256"]))
+        seen = matched["image_sha256"].isin(set(known["image_sha256"]) - {""})
         if unknown.all() and not seen.any():
             return matched.assign(split="test", fold=0, repeat=0)
         if unknown.any():
@@ -366,7 +395,7 @@ class RadiographDataModule(LightningDataModule):
         """Decode every image that is not cached yet."""
         if self._cache is not None:
             self._cache.fill(
-                self._images(self.rows),
+                [image for image in self._images(self.rows) if image[1]],
                 workers=os.cpu_count() or 1,
                 progress=sys.stderr.isatty(),
             )
@@ -435,19 +464,17 @@ class RadiographDataModule(LightningDataModule):
 
     @cached_property
     def _cache(self) -> RadiographCache | None:
-        if self.hparams["arm"] == "tabular":
+        h = self.hparams
+        if h["arm"] == "tabular":
             return None
-        folder = self.hparams["cache_dir"] or cache_root() / "radiographs"
+        folder = h["cache_dir"] or cache_root() / "radiographs"
         return RadiographCache(
-            Path(folder), RadiographPreprocessing(self.hparams["image_size"], self.hparams["clahe"])
+            Path(folder),
+            RadiographPreprocessing(h["image_size"], h["clahe"]),
         )
 
     def _images(self, rows: pd.DataFrame) -> list[tuple[Path, str]]:
-        root = self.cohort.root
-        return [
-            (root / image, digest)
-            for image, digest in zip(rows["image"], rows["image_sha256"], strict=True)
-        ]
+        return list(zip(self.cohort.files(rows), rows["image_sha256"], strict=True))
 
     def codes(self, rows: pd.DataFrame) -> np.ndarray:
         """Class codes (n,) int64 of cohort rows; -1 where the label is unknown."""
@@ -456,8 +483,46 @@ class RadiographDataModule(LightningDataModule):
         return labels.to_numpy(dtype=np.int64, copy=True)  # PyTorch wants it writable
 
 
-def _manifest(name_or_path: str) -> str:
-    return str(Path(name_or_path).resolve()) if Path(name_or_path).is_file() else name_or_path
+def refuse_missing(arm: str, table: pd.DataFrame, features: Sequence[str]) -> None:
+    """Refuse an arm that lacks what it reads.
+
+    Raises:
+        ConfigError: rows have no image, or there is no clinical column.
+    """
+    without = table["image"] == ""
+    if arm != "tabular" and without.all():
+        raise ConfigError(
+            f"The {arm} arm needs images and the data have none; use model.arm=tabular."
+        )
+    if arm == "image" and without.any():
+        sites = ", ".join(table.loc[without, "site"].unique())
+        raise ConfigError(
+            f"The image arm needs an image in every row and site {sites} has rows without; use "
+            "model.arm=fused, or leave that data set out."
+        )
+    if arm != "image" and not features:
+        raise ConfigError(
+            f"The {arm} arm needs clinical columns and the data have none; use model.arm=image."
+        )
+
+
+def _manifest(name_or_path: str | None) -> str | None:
+    if name_or_path is None or not Path(name_or_path).is_file():
+        return name_or_path
+    return str(Path(name_or_path).resolve())
+
+
+def _one_or_all(
+    value: str | list[str] | None, resolve: Callable[[str | None], str | None]
+) -> str | list[str | None] | None:
+    """Resolve one value or each of several; a list of one is the same as the value."""
+    if not isinstance(value, list):
+        return resolve(value)
+    return resolve(value[0]) if len(value) == 1 else [resolve(each) for each in value]
+
+
+def _listed(value: str | list[str] | None) -> list[str]:
+    return value if isinstance(value, list) else [] if value is None else [value]
 
 
 def _absolute(path: str | None) -> str | None:

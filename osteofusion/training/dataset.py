@@ -26,7 +26,7 @@ class RadiographDataset(Dataset[dict[str, Tensor]]):
     ``index`` int64, the row in the cohort.
 
     Args:
-        images: Path and content hash of each row's file.
+        images: Path and content hash of each row's file; an empty hash where there is none.
         clinical: (n, F) float64.
         labels: (n,) class codes.
         index: (n,) rows in the cohort.
@@ -57,18 +57,29 @@ class RadiographDataset(Dataset[dict[str, Tensor]]):
         i, seed = key if isinstance(key, tuple) else (key, None)
         clinical = self.clinical[i]
         has_clinical = not bool(clinical.isnan().all())
+        has_image = self.cache is not None and bool(self.images[i][1])
         item = {
             "clinical": clinical,
-            "present": torch.tensor([self.cache is not None, has_clinical]),
+            "present": torch.tensor([has_image, has_clinical]),
             "label": self.labels[i],
             "index": self.index[i],
         }
         if self.cache is not None:
-            image = self.cache.get(*self.images[i])
-            if seed is not None and self.augmenter is not None:
-                image = self.augmenter(image, seed)
-            item["image"] = torch.from_numpy(np.ascontiguousarray(image)).unsqueeze(0)
+            item["image"] = self._image(i, seed) if has_image else self._blank()
         return item
+
+    def _image(self, i: int, seed: int | None) -> Tensor:
+        assert self.cache is not None
+        image = self.cache.get(*self.images[i])
+        if seed is not None and self.augmenter is not None:
+            image = self.augmenter(image, seed)
+        return torch.from_numpy(np.ascontiguousarray(image)).unsqueeze(0)
+
+    def _blank(self) -> Tensor:
+        """Something to stack where there is no image; `present` keeps it from the model."""
+        assert self.cache is not None
+        side = self.cache.preprocessing.size
+        return torch.zeros(1, side, side, dtype=torch.uint8)
 
 
 class _Rows(Dataset[int]):

@@ -6,12 +6,14 @@ import argparse
 import difflib
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from osteofusion.data.manifest import Manifest
 from osteofusion.errors import ConfigError
 from osteofusion.resources import find_shipped, shipped_names
 
@@ -23,12 +25,12 @@ class KnownOptions:
     Attributes:
         ckpt_path: As given.
         base: Folder of all runs, as given.
-        sources: `manifest` and `root` of the data, where given.
+        sources: `manifest` and `root` of the data, where given; lists for several data sets.
     """
 
     ckpt_path: str | None = None
     base: str | None = None
-    sources: dict[str, str] = field(default_factory=dict)
+    sources: dict[str, Any] = field(default_factory=dict)
 
 
 def known_options(arguments: Sequence[str]) -> KnownOptions:
@@ -52,7 +54,7 @@ def known_options(arguments: Sequence[str]) -> KnownOptions:
             if given[flag] is None:
                 given[flag] = _look_up(content, flag)
     found = {flag: None if given[flag] in ("null", "") else given[flag] for flag in flags}
-    sources = {name: found[f"data.{name}"] for name in ("manifest", "root")}
+    sources = {name: _value(found[f"data.{name}"]) for name in ("manifest", "root")}
     return KnownOptions(
         ckpt_path=found["ckpt_path"],
         base=found["trainer.default_root_dir"],
@@ -109,6 +111,34 @@ def parser_sentence(message: str) -> str:
     if key is None or value is None:
         return f"{why}."
     return f"{key.group(1)}={value.group(1).rstrip('.')} is not possible: {why}."
+
+
+def possible_arm(
+    asked: str, manifests: Sequence[Manifest], features: Sequence[str] | None
+) -> tuple[str, str]:
+    """The arm that the data allow, and a sentence where it is not the one asked for.
+
+    Raises:
+        ConfigError: nothing is possible.
+    """
+    names = ", ".join(manifest.name for manifest in manifests)
+    has_images = any(manifest.images is not None for manifest in manifests)
+    has_clinical = features != [] and any(manifest.features for manifest in manifests)
+    if asked == "fused" and has_images != has_clinical:
+        arm, lacks = ("image", "clinical columns") if has_images else ("tabular", "images")
+        return arm, f"{names} has no {lacks}, so the {arm} arm is trained alone."
+    if (asked == "tabular" and not has_clinical) or (asked == "image" and not has_images):
+        lacks = "clinical columns" if asked == "tabular" else "images"
+        raise ConfigError(f"model.arm={asked} is not possible: {names} has no {lacks}.")
+    return asked, ""
+
+
+def _value(text: Any) -> Any:
+    """A value as the parser will read it: a list where it is written as one."""
+    if isinstance(text, str) and text.startswith("["):
+        with suppress(yaml.YAMLError):
+            return yaml.safe_load(text)
+    return text
 
 
 def _look_up(content: dict[str, Any], flag: str) -> Any:

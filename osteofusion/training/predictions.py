@@ -15,8 +15,10 @@ from torch import Tensor
 from osteofusion.errors import OsteofusionError
 from osteofusion.evaluation import (
     BaselineRows,
+    Combine,
     Evaluation,
     add_arms,
+    combine_subjects,
     draw_sheet,
     evaluate,
     fit_baselines,
@@ -41,10 +43,13 @@ class PredictionWriter(Callback):
 
     Args:
         folder: The run folder.
+        combine: How the figures take several radiographs of a subject together; None counts each
+            radiograph.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, combine: Combine | None = "mean") -> None:
         self.folder = folder
+        self.combine = combine
         self.evaluation: Evaluation | None = None
         self._collected: list[tuple[Tensor, Tensor]] = []
 
@@ -68,7 +73,7 @@ class PredictionWriter(Callback):
         if predictions is None:
             return
         module, data = _parts(trainer, pl_module)
-        self.evaluation, table = evaluate_test_side(module, data, predictions)
+        self.evaluation, table = evaluate_test_side(module, data, predictions, self.combine)
         synthetic = data.cohort.manifest.synthetic
         write_json(
             self.folder / "metrics.json",
@@ -145,15 +150,24 @@ class PredictionWriter(Callback):
 
 
 def evaluate_test_side(
-    module: FusionModule, data: RadiographDataModule, predictions: pd.DataFrame
+    module: FusionModule,
+    data: RadiographDataModule,
+    predictions: pd.DataFrame,
+    combine: Combine | None = "mean",
 ) -> tuple[Evaluation, pd.DataFrame]:
     """Score the test rows of a predictions table beside the baselines on the same rows.
 
     The baselines are fitted on the training rows alone; a cohort without training rows (an
     external test set) has none.
 
+    Args:
+        module: The trained module.
+        data: Its data.
+        predictions: As written to `predictions.csv`, one row a radiograph.
+        combine: How several radiographs of a subject are taken together.
+
     Returns:
-        The evaluation, and the table of all arms on the test rows.
+        The evaluation, and the table of all arms on the test rows or subjects.
     """
     test = predictions[predictions["split"] == "test"]
     train_rows, test_rows = data.side("train"), data.rows.loc[test.index]
@@ -166,12 +180,20 @@ def evaluate_test_side(
         notes += [f"{name}: {reason}" for name, reason in fitted.skipped.items()]
     else:
         notes.append("baselines: the cohort has no training rows to fit them on")
+    radiographs = len(test_rows)
+    if combine is not None and test_rows["subject_id"].duplicated().any():
+        test = combine_subjects(test, data.class_names, combine)
+        subjects = len(test) // test["arm"].nunique()
+        what = "mean of the" if combine == "mean" else "worst of the"
+        notes.append(f"{radiographs} radiographs count as {subjects} subjects: {what} predictions")
     return evaluate(test, data.class_names, notes=notes), test
 
 
 def _facts(module: FusionModule, data: RadiographDataModule, rows: pd.DataFrame) -> BaselineRows:
-    encoder = ClinicalPreprocessing(module.hparams["clinical"]["preprocessing"])
-    design = encoder(torch.from_numpy(data.schema.encode(rows))).numpy()
+    design = data.schema.encode(rows)
+    if design.shape[1]:
+        encoder = ClinicalPreprocessing(module.hparams["clinical"]["preprocessing"])
+        design = encoder(torch.from_numpy(design)).numpy()
     age = rows["age"].to_numpy(dtype=np.float64) if "age" in rows else None
     return BaselineRows(design=design, y=data.codes(rows), age=age)
 

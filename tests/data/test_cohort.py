@@ -33,8 +33,8 @@ def test_films_meet_their_rows_by_id_in_any_order(clinic):
     assert expected["age"].tolist() == [40, 50, 60, 61, 70, 80]
     assert expected["fracture"].fillna(-1).tolist() == [0, 0, 1, -1, 1, 0]
     assert expected["job"].isna().tolist() == [False] * 4 + [True, False]
-    first = ["subject_id", "image", "image_sha256", "site", "region", "label"]
-    assert expected.columns.tolist()[:6] == first
+    first = ["subject_id", "image", "image_sha256", "group", "site", "region", "label"]
+    assert expected.columns.tolist()[:7] == first
     assert {*expected["site"], *expected["region"]} == {"clinic", "knee"}
     assert clinic.build().report.problems == []
     clinic.rows.reverse()
@@ -327,7 +327,7 @@ def test_a_label_file_labels_subjects_by_id(clinic, suffix, tmp_path):
     assert cohort.report.rows_without_label == ["2", "3", "4"]
     assert labelled(["0", "1", "0"], ["normal", "normal", "normal"]).report.joined == 2
     for ids, labels, message in [
-        ([0, 7, 8], three, "names 2 subjects that table .* does not have, such as '7'"),
+        ([0, 7, 8], three, "names 2 subjects that .*table.csv does not have, such as '7'"),
         ([0, 1, 0], three, "row 4: subject 0 has two labels"),
         ([0, 1, 2], ["normal", "frail", "normal"], "Unknown label 'frail' in label file .*, row 3"),
         ([0, 1, 2], ["normal", None, "normal"], "row 3: the ID or the label is empty"),
@@ -340,7 +340,7 @@ def test_new_patients_need_no_labels_and_no_class_folders(clinic):
     for row in clinic.rows:
         del row["Diagnosis"], row["T-score"]
     clinic.images = {Path(name).name: data for name, data in clinic.images.items()}
-    with pytest.raises(CohortError, match="no label column 'Diagnosis'"):
+    with pytest.raises(CohortError, match="has no folder 'normal'"):
         clinic.build()
     cohort = clinic.build(need_labels=False)
     assert cohort.report.joined == 6

@@ -9,16 +9,13 @@ import openpyxl
 import pandas as pd
 import pytest
 
-from osteofusion.data.manifest import load_manifest
+from osteofusion.data.manifest import Table
 from osteofusion.data.table import find_column, need_column, read_table
 from osteofusion.errors import CohortError
 
 
-def manifest(**table):
-    shipped = load_manifest("demo")
-    return shipped.model_copy(
-        update={"table": shipped.table.model_copy(update={"sheet": None, **table})}
-    )
+def layout(**options):
+    return Table(file="table", id="Patient ID", **options)
 
 
 def workbook(path, rows, sheet="Sheet1"):
@@ -79,7 +76,7 @@ def test_every_format_reads_alike(tmp_path, kind):
         lines = [mark.join("" if cell is None else str(cell) for cell in row) for row in ROWS]
         encoding = "cp1252" if kind == "cp1252" else "utf-8-sig"
         path.write_text("\n".join(lines) + "\n" + 2 * mark + "\n\n", encoding=encoding)
-    table = read_table(path, manifest(**options))
+    table = read_table(path, layout(**options))
     assert as_text(table) == WANTED
     assert table.index.tolist() == [2, 4]  # as a spreadsheet program numbers them
 
@@ -92,26 +89,26 @@ def test_rows_keep_their_numbers_behind_blank_ones(tmp_path, suffix):
         workbook(path, rows)
     else:
         path.write_text("\n".join(",".join(map(str, row)) for row in rows))
-    assert read_table(path, manifest()).index.tolist() == [5, 7]
+    assert read_table(path, layout()).index.tolist() == [5, 7]
 
 
 def test_a_quoted_cell_may_hold_anything(tmp_path):
     path = tmp_path / "t.csv"
     path.write_text('id,note\nA,"one, ""two""\nthree"\n')
-    assert read_table(path, manifest())["note"].tolist() == ['one, "two"\nthree']
+    assert read_table(path, layout())["note"].tolist() == ['one, "two"\nthree']
 
 
 def test_stored_values_of_formulas_are_read_and_others_shown(tmp_path):
     path = workbook(tmp_path / "t.xlsx", [["id", "age"], ["A", "=40+2"], ["B", "=1/0"], ["C", 5]])
-    assert read_table(path, manifest())["age"].tolist() == ["=40+2", "=1/0", 5]
+    assert read_table(path, layout())["age"].tolist() == ["=40+2", "=1/0", 5]
     damage(path, rb"<f>40\+2</f>\s*<v\s*/>", b"<f>40+2</f><v>42</v>")
     damage(path, rb'(<c r="B3")([^>]*)><f>1/0</f>\s*<v\s*/>', rb'\1 t="e"><f>1/0</f><v>#DIV/0!</v>')
-    assert read_table(path, manifest())["age"].tolist() == [42, "=1/0", 5]
+    assert read_table(path, layout())["age"].tolist() == [42, "=1/0", 5]
 
 
 def test_error_cells_are_shown(tmp_path):
     path = workbook(tmp_path / "t.xlsx", [["id", "age"], ["A", "#N/A"], ["B", None]])
-    assert read_table(path, manifest())["age"].tolist() == ["#N/A", None]
+    assert read_table(path, layout())["age"].tolist() == ["#N/A", None]
     book = pytest.importorskip("xlwt", reason="writes the .xls to read").Workbook()
     sheet = book.add_sheet("Sheet1")
     for column, header in enumerate(["id", "age"]):
@@ -119,11 +116,11 @@ def test_error_cells_are_shown(tmp_path):
     sheet.write(1, 0, "A")
     sheet.row(1).set_cell_error(1, "#DIV/0!")
     book.save(str(tmp_path / "t.xls"))
-    assert read_table(tmp_path / "t.xls", manifest())["age"].tolist() == ["#ERROR"]
+    assert read_table(tmp_path / "t.xls", layout())["age"].tolist() == ["#ERROR"]
 
 
 def test_the_real_workbook_reads_its_formulas(mendeley):
-    table = read_table(mendeley / "patient details.xlsx", load_manifest("mendeley"))
+    table = read_table(mendeley / "patient details.xlsx", layout(sheet="Sheet2"))
     assert len(table) == 243
     patients = table[table["Patient Id"].notna()]
     assert len(patients) == 240
@@ -182,7 +179,7 @@ BAD = {
 def test_a_bad_table_is_one_sentence(tmp_path, file, options, message):
     path = file(tmp_path)
     with pytest.raises(CohortError, match=message) as caught:
-        read_table(path, manifest(**options))
+        read_table(path, layout(**options))
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
 
