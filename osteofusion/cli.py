@@ -23,7 +23,9 @@ main job
   predict     apply a checkpoint to new images and rows without labels
 
 data
+  manifest    init: draft a manifest by looking at images and a table; check: hold it to the data
   cohort      join images to table rows by subject ID and report what does not fit
+  audit       find copies, leaks and shortcuts in a cohort, in folders or in a split
   demo        write a synthetic cohort to try everything on
 
   osteofusion <command> --help     options of one command
@@ -54,7 +56,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"osteofusion {__version__}")
             return 0
         commands: dict[str, Callable[[list[str]], int]] = {
+            "manifest": _manifest,
             "cohort": _cohort,
+            "audit": _audit,
             "demo": _demo,
             **dict.fromkeys(_TRAINING, lambda _: _train(arguments)),
         }
@@ -99,17 +103,35 @@ def _train(arguments: list[str]) -> int:
     return run(arguments)
 
 
+def _manifest(arguments: list[str]) -> int:
+    from osteofusion.data.manifest_command import run
+
+    return run(arguments)
+
+
+def _audit(arguments: list[str]) -> int:
+    from osteofusion.audit.command import run
+
+    return run(arguments)
+
+
 def _cohort(arguments: list[str]) -> int:
     parser = Parser(
         prog="osteofusion cohort",
         description="Join images to table rows by subject ID and report everything that does not "
         "fit; every image is decoded once.",
     )
-    parser.add_argument("--manifest", required=True, help="name of a shipped manifest, or a path")
-    parser.add_argument("--root", type=Path, help="folder of the data set")
+    parser.add_argument(
+        "--manifest",
+        required=True,
+        nargs="+",
+        help="name of a shipped manifest, or a path; several make one cohort of several sites",
+    )
+    parser.add_argument("--root", type=Path, nargs="+", help="folder of each data set")
     parser.add_argument("--table", type=Path, help="another table file")
     parser.add_argument("--labels", type=Path, help="another label file")
     parser.add_argument("--out", type=Path, help="write the joined table to this CSV")
+    parser.add_argument("--html", type=Path, help="write a page to look at the cohort")
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
     parser.add_argument("--strict", action="store_true", help="exit 2 when anything is wrong")
     options = parser.parse_args(arguments)
@@ -120,11 +142,11 @@ def _cohort(arguments: list[str]) -> int:
     from osteofusion.errors import CohortError
     from osteofusion.files import atomic_path
 
-    manifest = load_manifest(options.manifest)
+    manifests = [load_manifest(name) for name in options.manifest]
     if options.root is None:
-        raise CohortError("--root: " + missing_root_message(manifest, None))
+        raise CohortError("--root: " + missing_root_message(manifests[0], None))
     cohort = build_cohort(
-        manifest,
+        manifests,
         options.root,
         table=options.table,
         labels=options.labels,
@@ -134,6 +156,10 @@ def _cohort(arguments: list[str]) -> int:
     if options.out is not None:
         with atomic_path(options.out) as temporary:
             cohort.table.to_csv(temporary, index=False)
+    if options.html is not None:
+        from osteofusion.data.page import write_page
+
+        write_page(cohort, options.html, progress=True)
     if options.json:
         print(json.dumps(cohort.report.to_dict(), indent=2))
     else:
@@ -141,7 +167,7 @@ def _cohort(arguments: list[str]) -> int:
     problems = cohort.report.problems
     if options.strict and problems:
         named = ", ".join(name.replace("_", " ") for name in problems)
-        raise CohortError(f"--strict: {manifest.name} has findings: {named}.")
+        raise CohortError(f"--strict: {cohort.manifest.name} has findings: {named}.")
     return 0
 
 

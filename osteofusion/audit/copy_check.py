@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import cast
 
 import cv2
 import numpy as np
@@ -21,13 +22,16 @@ from osteofusion.data.radiograph import Gray
 
 _MIN_INLIERS = 8  # of 400; the hardest copies, a quarter of a film, have 10
 _COMPARED_SIDE = 768
-_WINDOW = (33, 33)
-_LEVEL, _SLOPE = 0.7, 0.45
+_WINDOW = (25, 25)
+_LEVEL, _SLOPE = 0.55, 0.45
+_STEPS = 10  # more change nothing for copies, and take long where there is nothing to find
 _MIN_OVERLAP = 0.3
 _MIN_DETAILED = 0.02
-_MIN_VARIANCE = 0.3  # squared gray levels; above what JPEG leaves in the black around a knee
+# Gray levels, and their square: above what JPEG leaves in the black around a knee.
+_MIN_DETAIL, _MIN_VARIANCE = 0.3, 0.2
 
 _Affine = NDArray[np.float64]
+_Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -36,8 +40,8 @@ class Comparison:
 
     Attributes:
         correlation: median over all places with detail of the normalised cross-correlation in
-            windows of 33 pixels, after a band-pass; 1 for equal pixels.
-        side: root of the number of pixels that were compared.
+            windows of 25 pixels, after a band-pass; 1 for equal pixels.
+        side: root of the pixels that the whole of what they show has at the resolution compared.
         transform: (3, 3) affine map of the first one's pixels to the second one's.
         mirrored: whether one is the mirror image of the other.
         scale: pixels of the second for one of the first.
@@ -65,9 +69,8 @@ class Comparison:
         ones grows with the logarithm of the pixel. The line stands between them and copies down to
         JPEG quality 20, a quarter of the width or a quarter of the film.
         """
-        return math.atanh(min(self.correlation, 0.9999)) >= _LEVEL + _SLOPE * math.log2(
-            _COMPARED_SIDE / self.side
-        )
+        coarser = max(0.0, math.log2(_COMPARED_SIDE / self.side))
+        return self.correlation >= math.tanh(_LEVEL + _SLOPE * coarser)
 
 
 def register(a: CodedFeatures, b: CodedFeatures, *, mirrored: bool) -> _Affine | None:
@@ -92,7 +95,7 @@ def register(a: CodedFeatures, b: CodedFeatures, *, mirrored: bool) -> _Affine |
         ransacReprojThreshold=4,
         maxIters=1000,
     )
-    if matrix is None:
+    if matrix is None or np.linalg.det(matrix[:, :2]) < 1e-4:  # all on one point
         return None
     scale, rotation = _scale_and_rotation(matrix)
     turn = (target[:, 3] - source[:, 3] - rotation + 180) % 360 - 180
@@ -122,31 +125,36 @@ def compare(a: Gray, b: Gray, matrix: _Affine, *, mirrored: bool) -> Comparison 
     finer_is_a = abs(np.linalg.det(start[:2, :2])) <= 1
     fine, coarse = (a, b) if finer_is_a else (b, a)
     placed = _refine(fine, coarse, start if finer_is_a else np.linalg.inv(start))
-    native = placed if finer_is_a else np.linalg.inv(placed)
+    native: _Affine = placed if finer_is_a else np.linalg.inv(placed)
     overlap_a, overlap_b = _overlaps(a, b, native)
     if max(overlap_a, overlap_b) < _MIN_OVERLAP:
         return None
-    side = min(max(coarse.shape), _COMPARED_SIDE)
-    grid = scale_to(coarse, side)
-    moved, inside = _warp(fine, _to_picture(coarse, side) @ placed, grid)
-    inside = cv2.erode(inside, np.ones((9, 9), np.uint8))
-    correlation = _median_correlation(moved, grid, inside)
-    if correlation is None:
-        return None
     scale, rotation = _scale_and_rotation(native)
-    covered = inside > 0
     flip = np.array([[-1.0, 0, b.shape[1] - 1], [0, 1, 0], [0, 0, 1]])
-    return Comparison(
-        correlation=correlation,
-        side=math.sqrt(covered.sum()),
-        transform=flip @ native if mirrored else native,
-        mirrored=mirrored,
-        scale=scale,
-        rotation=rotation,
-        overlap_a=overlap_a,
-        overlap_b=overlap_b,
-        brightness=float(np.median(np.abs(moved[covered] - grid[covered]))),
-    )
+    found = None
+    # Most pairs fail at the low resolution already, at a third of the cost.
+    for side in sorted({min(max(coarse.shape), side) for side in (SIDE, _COMPARED_SIDE)}):
+        grid = scale_to(coarse, side)
+        moved, inside = _warp(fine, _to_picture(coarse, side) @ placed, grid)
+        inside = cv2.erode(inside, np.ones((9, 9), np.uint8))
+        covered = inside > 0
+        correlation = _median_correlation(moved, grid, covered)
+        if correlation is None:
+            return None
+        found = Comparison(
+            correlation=correlation,
+            side=math.sqrt(covered.sum() / min(overlap_a, overlap_b)),
+            transform=flip @ native if mirrored else native,
+            mirrored=mirrored,
+            scale=scale,
+            rotation=rotation,
+            overlap_a=overlap_a,
+            overlap_b=overlap_b,
+            brightness=float(np.median(np.abs(moved[covered] - grid[covered]))),
+        )
+        if not found.same_film:
+            break
+    return found
 
 
 def _refine(fine: Gray, coarse: Gray, placed: _Affine) -> _Affine:
@@ -156,7 +164,7 @@ def _refine(fine: Gray, coarse: Gray, placed: _Affine) -> _Affine:
     to_grid = _to_picture(coarse, side) @ placed
     moved, inside = _warp(fine, to_grid, grid)
     step = np.eye(3, dtype=np.float32)
-    criteria = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 50, 1e-4)
+    criteria = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, _STEPS, 1e-4)
     inside = cv2.erode(inside, np.ones((5, 5), np.uint8))
     try:
         _, step[:2] = cv2.findTransformECC(
@@ -173,27 +181,36 @@ def _refine(fine: Gray, coarse: Gray, placed: _Affine) -> _Affine:
     return np.linalg.inv(_to_picture(coarse, side)) @ np.linalg.inv(step) @ to_grid
 
 
-def _median_correlation(a: Floats, b: Floats, inside: NDArray[np.uint8]) -> float | None:
+def _median_correlation(a: Floats, b: Floats, inside: _Mask) -> float | None:
     """Of the detail of 1 to 3 pixels: knees agree in what is larger, copies in this too.
 
-    The median does not mind a label or the frame of a film, which different films share, nor a
-    word that is burned into one of two copies.
+    The median does not mind a label that different films share, nor a word that is burned into one
+    of two copies. Cut to its usual size, detail in bone counts as much as outlines and frames do.
     """
     weight = inside.astype(np.float32)
     total = cv2.boxFilter(weight, -1, _WINDOW) + 1e-6
 
     def mean(values: Floats) -> Floats:
-        return cv2.boxFilter(values * weight, -1, _WINDOW) / total
+        return cast("Floats", cv2.boxFilter(values * weight, -1, _WINDOW) / total)
 
-    a, b = (cv2.GaussianBlur(x, (0, 0), 1) - cv2.GaussianBlur(x, (0, 0), 3) for x in (a, b))
+    a, b = _detail(a, inside), _detail(b, inside)
     mean_a, mean_b = mean(a), mean(b)
     variance_a, variance_b = mean(a * a) - mean_a**2, mean(b * b) - mean_b**2
-    detailed = (inside > 0) & (variance_a > _MIN_VARIANCE) & (variance_b > _MIN_VARIANCE)
+    detailed = inside & (variance_a > _MIN_VARIANCE) & (variance_b > _MIN_VARIANCE)
     if detailed.sum() < max(_MIN_DETAILED * inside.sum(), _WINDOW[0]):
         return None
     covariance = mean(a * b) - mean_a * mean_b
     local = covariance[detailed] / np.sqrt(variance_a[detailed] * variance_b[detailed])
     return min(1.0, float(np.median(local)))
+
+
+def _detail(image: Floats, inside: _Mask) -> Floats:
+    """Band-pass of 1 to 3 pixels, cut to its usual size where there is any."""
+    detail = cv2.GaussianBlur(image, (0, 0), 1) - cv2.GaussianBlur(image, (0, 0), 3)
+    size = np.abs(detail[inside])
+    size = size[size > _MIN_DETAIL]
+    usual = max(0.5, 1.4826 * float(np.median(size))) if size.size else 0.5
+    return cast("Floats", np.clip(detail, -usual, usual))
 
 
 def _warp(image: Gray, matrix: _Affine, grid: Floats) -> tuple[Floats, NDArray[np.uint8]]:

@@ -75,11 +75,14 @@ class Copy:
 
     def row(self) -> dict[str, Any]:
         """Cells of ``copies.csv``."""
-        cells = dataclasses.asdict(self)
-        for name in ("a", "b", "transform"):
-            del cells[name]
+        cells = {name: getattr(self, name) for name in COPY_COLUMNS}
         rounded = {name: round(cells[name], 4) for name in ("correlation", "overlap", "rotation")}
         return cells | rounded | {"across": " ".join(self.across)}
+
+
+COPY_COLUMNS = tuple(
+    item.name for item in dataclasses.fields(Copy) if item.name not in ("a", "b", "transform")
+)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,6 @@ from rich.progress import Progress
 from osteofusion.data.radiograph import (
     Gray,
     RadiographPreprocessing,
-    decode_radiograph,
     read_bytes,
 )
 from osteofusion.errors import OsteofusionError, RadiographError
@@ -64,7 +63,7 @@ class RadiographCache:
                 raise RadiographError(
                     f"The radiograph {path} has changed since the cohort was read; read it again."
                 )
-            image = self.preprocessing(decode_radiograph(data, path))
+            image = self.preprocessing.read(data, path)
             self._store(entry, image)
         return image
 

@@ -104,7 +104,9 @@ def build_cohort(
     united = unite(manifests)
     parts, reports = [], []
     for each, folder in zip(manifests, roots, strict=True):
-        rows, report = _join_site(each, folder, table, labels, need_labels=need_labels)
+        rows, report = _join_site(
+            each, folder, table, labels, need_labels=need_labels, progress=progress
+        )
         rows = _read_images(rows, folder, report, decode=decode, progress=progress)
         if rows.empty:
             first = report.unreadable_images[0]["reason"]
@@ -167,6 +169,7 @@ def _join_site(
     labels: Folder | None,
     *,
     need_labels: bool,
+    progress: bool,
 ) -> tuple[pd.DataFrame, JoinReport]:
     """Rows of one data set, their images found and labelled but not yet read."""
     report = JoinReport.of(manifest, root)
@@ -188,7 +191,9 @@ def _join_site(
         )
     images = None
     if manifest.images is not None:
-        images = find_images(root, manifest, raw, path, report, need_labels=need_labels)
+        images = find_images(
+            root, manifest, raw, path, report, need_labels=need_labels, progress=progress
+        )
         report.images = len(images)
     if raw is None:
         assert images is not None  # a manifest has a table or images
@@ -206,7 +211,7 @@ def _join_site(
         from osteofusion.data.headers import fill_from_headers, read_headers
 
         files = [root / image for image in joined["image"]]
-        joined = fill_from_headers(joined, manifest, read_headers(files), report)
+        joined = fill_from_headers(joined, manifest, read_headers(files, progress=progress), report)
     joined["site"], joined["region"] = manifest.site_name, manifest.region
     return joined.sort_values(["subject_id", "image"], ignore_index=True), report
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import os
 import re
@@ -93,6 +94,12 @@ def read_spacing(path: str | os.PathLike[str]) -> tuple[float, float] | None:
     path = Path(path)
     require_file(path)
     return pixel_spacing(_read_header(path)) if is_dicom(path) else None
+
+
+def spacing_in(data: bytes, path: Path) -> tuple[float, float] | None:
+    """As `read_spacing`, of the bytes of a DICOM file that decodes; ``path`` is for messages."""
+    pydicom = require_pydicom(path)
+    return pixel_spacing(pydicom.dcmread(io.BytesIO(data), stop_before_pixels=True, force=True))
 
 
 def dicomdir_images(path: str | os.PathLike[str]) -> list[Path]:

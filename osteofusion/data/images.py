@@ -2,108 +2,258 @@
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pandas as pd
 
-from osteofusion.data.manifest import Manifest, normalise_id
-from osteofusion.data.radiograph import RADIOGRAPH_SUFFIXES
+from osteofusion.data.manifest import (
+    Images,
+    Label,
+    Manifest,
+    normalise_word,
+    subject_id,
+)
+from osteofusion.data.radiograph import RADIOGRAPH_SUFFIXES, is_dicom
 from osteofusion.data.report import JoinReport
+from osteofusion.data.scan import FolderScan, scan_folder, stem
 from osteofusion.data.table import need_column
-from osteofusion.errors import CohortError
+from osteofusion.errors import CohortError, RadiographError
+
+_DEPTH = 3  # folders below the root in which class folders are looked for
 
 
 def find_images(
     root: Path,
     manifest: Manifest,
-    raw: pd.DataFrame,
-    table: Path,
+    raw: pd.DataFrame | None,
+    table: Path | None,
     report: JoinReport,
     *,
     need_labels: bool,
+    progress: bool = False,
 ) -> pd.DataFrame:
-    """Columns subject_id, image, folder_label; one row a file, sorted by path.
+    """Columns subject_id, image (relative to the root), folder_label; one row a file, by path.
 
     Images beside the class folders are left out where labels are needed (they may be figures or
-    thumbnails), and taken where not (they may be new patients).
+    thumbnails), and taken where not (they may be new patients). Class folders are the ones
+    nearest to the root, up to three levels below, so that an archive may be unpacked into a
+    folder of its own. Whatever is left out or looks odd goes to the report.
+
+    Args:
+        root: Folder of the data set.
+        manifest: Its `images` say where to look.
+        raw: The table as read; None where there is none.
+        table: Path of the table, which counts as no odd file.
+        report: Takes what is left out or looks wrong.
+        need_labels: Whether class folders must be there.
+        progress: Show a progress bar while DICOM headers are read for their PatientID.
 
     Raises:
         CohortError: a folder or a file that the table names is missing, a file name is no text,
-            or there is no image.
+            IDs are to come from headers and a file is not DICOM, or there is no image.
+        RadiographError: a DICOMDIR cannot be read, or pydicom is missing.
     """
     spec = manifest.images
-    found: list[tuple[str, str, str | None]] = []
-    pattern = re.compile(spec.id_pattern, re.DOTALL)  # a name may hold a line break
-
-    def subject(name: str) -> str:
-        stem = Path(name).stem
-        match = pattern.search(stem)
-        return normalise_id((match and match.group(1)) or stem)
-
+    assert spec is not None  # else there is nothing to look for
     if spec.layout == "column":
-        header = need_column(raw, [str(spec.column)], table, "image column")
-        ids = need_column(raw, [manifest.table.id], table, "ID column")
-        for row, identifier, name in raw[[ids, header]].itertuples(name=None):
-            if identifier is None or name is None:
-                continue
-            if not (root / str(name)).is_file():
-                raise CohortError(
-                    f"Table {table}, row {row}, column {header!r}: {root / str(name)} does not "
-                    "exist; correct the path or empty the cell."
-                )
-            found.append((normalise_id(identifier), Path(str(name)).as_posix(), None))
-    elif spec.layout == "folder":
-        folder = root / spec.folder
-        if not folder.is_dir():
-            raise CohortError(
-                f"{root} has no folder {spec.folder!r}; expected:\n{manifest.layout()}"
-            )
-        found = [(subject(name), name, None) for name in _image_files(folder, root)]
+        return _in_column(root, manifest, spec, raw, table)
+    labels: dict[str, Label | None]  # of each file
+    if spec.layout == "folder":
+        labels = dict.fromkeys(_in_folder(root, manifest, spec, report))
     else:
-        wanted = {name.casefold(): label for name, label in spec.folders.items()}
-        folders = {
-            entry: wanted[entry.name.casefold()]
-            for entry in root.iterdir()
-            if entry.name.casefold() in wanted and entry.is_dir()
-        }
-        missing = set(wanted) - {folder.name.casefold() for folder in folders}
-        if need_labels and missing:
-            raise CohortError(
-                f"{root} has no folder {', '.join(map(repr, sorted(missing)))}; expected:\n"
-                f"{manifest.layout()}"
-            )
-        found = [
-            (subject(name), name, label)
-            for folder, label in folders.items()
-            for name in _image_files(folder, root)
-        ]
-        inside = {name for _, name, _ in found}
-        outside = [name for name in _image_files(root, root) if name not in inside]
-        if need_labels:
-            report.images_outside_folders = sorted(outside)
-        else:
-            found += [(subject(name), name, None) for name in outside]
-    if not found:
+        labels = _in_class_folders(root, manifest, spec, report, need_labels=need_labels)
+    known = [table, root / manifest.label.file if manifest.label.file is not None else None]
+    used = {path.absolute() for path in known if path is not None}
+    report.other_files = [
+        name for name in report.other_files if (root / name).absolute() not in used
+    ]
+    if not labels:
+        odd = [item["image"] for item in report.unreadable_images] + report.other_files
+        lies = f" ({len(odd)} other files, such as {odd[0]!r})" if odd else ""
         raise CohortError(
-            f"No image ({', '.join(sorted(RADIOGRAPH_SUFFIXES))}) under {root}; expected:\n"
+            f"No image (DICOM, {', '.join(sorted(RADIOGRAPH_SUFFIXES))}) under {root}{lies}; "
+            f"expected:\n{manifest.layout()}"
+        )
+    ids = _subjects(list(labels), root, spec, report, progress=progress)
+    if raw is None and manifest.label.file is None and spec.id == "name":
+        _keep_classes_apart(ids, labels, report)
+    if spec.id == "name":
+        _note_equal_names(ids, report)
+    return _frame([(subject, name, labels[name]) for name, subject in ids.items()])
+
+
+def near_ids(ids: Iterable[str], others: Iterable[str]) -> list[str]:
+    """IDs of either side that would match but for case or leading zeros, as ``'007' ~ '7'``."""
+
+    def bare(identifier: str) -> str:
+        return re.sub(r"(?<!\d)0+(?=\d)", "", identifier).casefold()
+
+    ids, others = set(ids), set(others)
+    by_bare = {bare(other): other for other in sorted(others - ids)}
+    lone = sorted(ids - others)
+    return [f"{one!r} ~ {by_bare[bare(one)]!r}" for one in lone if bare(one) in by_bare]
+
+
+def _in_column(
+    root: Path, manifest: Manifest, spec: Images, raw: pd.DataFrame | None, table: Path | None
+) -> pd.DataFrame:
+    assert raw is not None  # else the manifest would be refused
+    assert manifest.table is not None
+    assert table is not None
+    header = need_column(raw, [str(spec.column)], table, "image column")
+    ids = need_column(raw, [manifest.table.id], table, "ID column")
+    found = []
+    for row, identifier, name in raw[[ids, header]].itertuples(name=None):
+        if identifier is None or name is None:
+            continue
+        if not (root / str(name)).is_file():
+            raise CohortError(
+                f"Table {table}, row {row}, column {header!r}: {root / str(name)} does not "
+                "exist; correct the path or empty the cell."
+            )
+        subject = subject_id(identifier, manifest.table.id_pattern)
+        found.append((subject, Path(str(name)).as_posix(), None))
+    return _frame(found)
+
+
+def _in_folder(root: Path, manifest: Manifest, spec: Images, report: JoinReport) -> list[str]:
+    folder = root / spec.folder
+    if not folder.is_relative_to(root):
+        raise CohortError(
+            f"images.folder {spec.folder!r} is not relative to the root {root}; correct it."
+        )
+    if folder.is_file():
+        from osteofusion.data.dicom import dicomdir_images
+
+        return [path.relative_to(root).as_posix() for path in dicomdir_images(folder)]
+    if not folder.is_dir():
+        raise CohortError(f"{root} has no folder {spec.folder!r}; expected:\n{manifest.layout()}")
+    scan = scan_folder(folder, root)
+    _note(scan, report)
+    return scan.images
+
+
+def _in_class_folders(
+    root: Path, manifest: Manifest, spec: Images, report: JoinReport, *, need_labels: bool
+) -> dict[str, Label | None]:
+    wanted = {normalise_word(name): label for name, label in spec.folders.items()}
+    folders = {path: wanted[normalise_word(path.name)] for path in _class_folders(root, wanted)}
+    missing = set(wanted) - {normalise_word(folder.name) for folder in folders}
+    if need_labels and missing:
+        raise CohortError(
+            f"{root} has no folder {', '.join(map(repr, sorted(missing)))}; expected:\n"
             f"{manifest.layout()}"
         )
+    labels: dict[str, Label | None] = {}
+    for folder, label in folders.items():
+        if root.resolve().is_relative_to(folder.resolve()):
+            raise CohortError(
+                f"Class folder {folder} is a link to a folder that holds it; remove the link."
+            )
+        scan = scan_folder(folder, root)
+        _note(scan, report)
+        labels |= dict.fromkeys(scan.images, label)
+        if not scan.images:
+            report.empty_folders.append(folder.relative_to(root).as_posix())
+    outside = scan_folder(root, root, skip=folders.keys())
+    _note(outside, report)
+    if need_labels:
+        report.images_outside_folders = outside.images
+        return labels
+    return labels | dict.fromkeys(outside.images)
+
+
+def _class_folders(root: Path, wanted: Iterable[str]) -> list[Path]:
+    """The folders of the wanted names on the first level that has any."""
+    level = [root]
+    for _ in range(_DEPTH):
+        inside = [entry for folder in level for entry in _folders(folder)]
+        if found := [entry for entry in inside if normalise_word(entry.name) in set(wanted)]:
+            return sorted(found)
+        level = [entry for entry in inside if not entry.is_symlink() and entry.name[0] != "."]
+    return []
+
+
+def _folders(folder: Path) -> list[Path]:
+    try:
+        return [entry for entry in folder.iterdir() if entry.is_dir()]
+    except OSError:  # told by the scan
+        return []
+
+
+def _subjects(
+    names: list[str], root: Path, spec: Images, report: JoinReport, *, progress: bool
+) -> dict[str, str]:
+    """Subject ID of each file that has one."""
+    given: list[str | None]
+    if spec.id == "name":
+        given = [stem(Path(name).name) for name in names]
+    else:
+        given = _patient_ids(names, root, report, progress=progress)
+    refused = {item["image"] for item in report.unreadable_images}
+    ids = {}
+    for name, text in zip(names, given, strict=True):
+        if text is not None and (subject := subject_id(text, spec.id_pattern)):
+            ids[name] = subject
+        elif name not in refused:
+            report.images_without_id.append(name)
+    return ids
+
+
+def _patient_ids(
+    names: list[str], root: Path, report: JoinReport, *, progress: bool
+) -> list[str | None]:
+    from osteofusion.data.dicom import read_dicom_facts
+    from osteofusion.data.headers import read_headers
+
+    facts = read_headers([root / name for name in names], progress=progress)
+    for name, fact in zip(names, facts, strict=True):
+        if fact is None and not is_dicom(root / name):
+            raise CohortError(
+                f"{root / name} is not a DICOM file, and images.id is header; move it away, or "
+                "take the IDs from the names (id: name)."
+            )
+        if fact is None:
+            try:
+                read_dicom_facts(root / name)
+            except RadiographError as error:
+                report.unreadable_images.append({"image": name, "reason": str(error)})
+    return [fact.patient_id if fact is not None else None for fact in facts]
+
+
+def _keep_classes_apart(
+    ids: dict[str, str], labels: dict[str, Label | None], report: JoinReport
+) -> None:
+    """Prefix IDs that stand in folders of several classes by the class, in place.
+
+    Without a table the name is all there is, and class folders are often numbered each from 1;
+    nobody has two classes.
+    """
+    classes: dict[str, set[Label | None]] = defaultdict(set)
+    for name, subject in ids.items():
+        classes[subject].add(labels[name])
+    report.ids_in_several_classes = sorted(key for key, found in classes.items() if len(found) > 1)
+    for name, subject in ids.items():
+        if len(classes[subject]) > 1 and labels[name] is not None:
+            ids[name] = f"{labels[name]}/{subject}"
+
+
+def _note_equal_names(ids: dict[str, str], report: JoinReport) -> None:
+    alike: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for name, subject in ids.items():
+        alike[subject, stem(Path(name).name)].append(name)
+    report.equal_names = [sorted(names) for names in alike.values() if len(names) > 1]
+
+
+def _note(scan: FolderScan, report: JoinReport) -> None:
+    report.other_files += scan.other
+    report.linked_folders += scan.linked_folders
+    report.unreadable_images += scan.unreadable
+
+
+def _frame(found: Sequence[tuple[str, str, Label | None]]) -> pd.DataFrame:
     columns = ["subject_id", "image", "folder_label"]
     return pd.DataFrame(found, columns=columns, dtype=object).sort_values("image")
-
-
-def _image_files(folder: Path, root: Path) -> Iterator[str]:
-    def refuse(error: OSError) -> None:
-        raise CohortError(f"Folder {error.filename} cannot be read: {error.strerror}.")
-
-    # Links to folders are not followed: one to a parent would file all films under one class.
-    for directory, folders, names in os.walk(folder, onerror=refuse):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in names:
-            if Path(name).suffix.lower() in RADIOGRAPH_SUFFIXES and not name.startswith("."):
-                if any("\ud800" <= letter <= "\udfff" for letter in name):  # undecodable bytes
-                    raise CohortError(f"{directory} has a file name that is no text: {name!r}.")
-                yield (Path(directory) / name).relative_to(root).as_posix()

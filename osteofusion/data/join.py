@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
+from osteofusion.data.images import near_ids
 from osteofusion.data.manifest import Manifest
 from osteofusion.data.report import JoinReport
 from osteofusion.errors import CohortError
@@ -22,11 +23,13 @@ def join(rows: pd.DataFrame, images: pd.DataFrame, report: JoinReport) -> pd.Dat
     """
     have_row = images["subject_id"].isin(set(rows["subject_id"]))
     have_image = rows["subject_id"].isin(set(images["subject_id"]))
+    report.near_ids = near_ids(images["subject_id"], rows["subject_id"])
     if not have_row.any():
+        near = f" ({report.near_ids[0]} but for case or leading zeros)" if report.near_ids else ""
         raise CohortError(
             f"No image matches a row: IDs in the table look like "
-            f"{_examples(rows['subject_id'])}, images like {_examples(images['image'])}; correct "
-            "table.id, table.id_pattern or images.id_pattern in the manifest."
+            f"{_examples(rows['subject_id'])}, images like {_examples(images['image'])}{near}; "
+            "correct table.id, table.id_pattern or images.id_pattern in the manifest."
         )
     duplicated = set(report.duplicate_ids)
     report.images_without_row = [

@@ -164,15 +164,20 @@ class Images(_Strict):
         layout: ``class_folders`` (one folder a class), ``folder`` (all in one folder) or
             ``column`` (a table column holds the path).
         folders: Label of each class folder.
-        folder: The folder of layout ``folder``, relative to the root.
+        folder: The folder of layout ``folder``, relative to the root; or a DICOMDIR, which lists
+            the files.
         column: Header of the path column of layout ``column``.
-        id_pattern: Regular expression on the file's stem; its first group is the subject ID.
+        id: Where the subject ID stands: in the file's ``name``, or in a DICOM ``header``
+            (PatientID).
+        id_pattern: Regular expression on the file's stem or the PatientID; its first group is
+            the subject ID.
     """
 
     layout: Literal["class_folders", "folder", "column"]
     folders: dict[str, Label] = {}
     folder: str = "."
     column: str | None = None
+    id: Literal["name", "header"] = "name"
     id_pattern: IdPattern = r"(.+)"
 
     @model_validator(mode="after")
@@ -181,6 +186,8 @@ class Images(_Strict):
             raise ValueError("layout class_folders needs `folders`, the label of each folder")
         if self.layout == "column" and not self.column:
             raise ValueError("layout column needs `column`, the header of the path column")
+        if self.layout == "column" and self.id == "header":
+            raise ValueError("layout column takes the ID from the table; leave `id: header` out")
         return self
 
 

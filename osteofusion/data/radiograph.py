@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
 import os
+import re
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -82,6 +84,19 @@ def is_dicom(path: str | os.PathLike[str]) -> bool:
         return False
 
 
+def is_dicom_picture(path: str | os.PathLike[str]) -> bool:
+    """Whether a file is DICOM and not an index, a report or what else holds no pixels by its kind.
+
+    It needs no pydicom and reads 512 bytes.
+    """
+    path = Path(path)
+    if not is_dicom(path):
+        return False
+    with path.open("rb") as file:
+        kind = _SOP_CLASS.search(file.read(_META))
+    return kind is None or not kind[1].startswith(_NO_PICTURES)
+
+
 def read_bytes(path: Path) -> bytes:
     """Bytes of a file that may be a radiograph; of anything else no more than its head is read.
 
@@ -120,26 +135,64 @@ class RadiographPreprocessing:
         size: side of the square in pixels.
         clahe: equalise local contrast (CLAHE, clip limit 2.0, 8 x 8 tiles) of the picture itself,
             not of the padding around it.
+        pixel_spacing: millimetres that a pixel of the square covers; the picture is then brought
+            to this scale, and what the square cannot hold is cut off on all sides. When left
+            out, the picture is scaled to fit.
     """
 
     size: int
     clahe: bool = False
+    pixel_spacing: float | None = None
 
     def __post_init__(self) -> None:
         if self.size < MIN_SIDE:
             raise ConfigError(
                 f"Image size {self.size} is too small; choose at least {MIN_SIDE} pixels."
             )
+        if self.pixel_spacing is not None and not 0 < self.pixel_spacing < math.inf:
+            raise ConfigError(
+                f"Pixel spacing {self.pixel_spacing} is no size in mm; choose a number above 0."
+            )
 
-    def __call__(self, image: Gray) -> Gray:
-        """Scale (H, W) uint8 so that the longer side fits, and pad with 0 to (size, size) uint8."""
+    def read(self, data: bytes, path: Path) -> Gray:
+        """Decode the bytes of an image file and preprocess it; ``path`` is for messages.
+
+        Raises:
+            RadiographError: it cannot be read, or `pixel_spacing` is set and it has none.
+        """
+        image = decode_radiograph(data, path)
+        if self.pixel_spacing is None:
+            return self(image)
+        spacing = _spacing(data, path)
+        if spacing is None:
+            raise refusal(
+                path,
+                "it has no pixel spacing",
+                "leave data.pixel_spacing out, or use DICOM files that have one",
+            )
+        if max(image.shape) * spacing / self.pixel_spacing > math.sqrt(MAX_PIXELS):
+            raise refusal(
+                path,
+                f"its pixels are {spacing:g} mm wide, too many of {self.pixel_spacing:g} mm",
+                "correct its pixel spacing or choose a larger data.pixel_spacing",
+            )
+        return self(image, spacing)
+
+    def __call__(self, image: Gray, spacing: float | None = None) -> Gray:
+        """Bring (H, W) uint8 to (size, size) uint8, centred and padded with 0.
+
+        Args:
+            image: the radiograph.
+            spacing: millimetres from pixel to pixel; needed where `pixel_spacing` is set.
+        """
         if image.ndim != 2 or image.dtype != np.uint8:
             raise ValueError(f"expected an (H, W) uint8 image, got {image.shape} {image.dtype}")
-        longer = max(image.shape)
-        if longer != self.size:
-            height, width = (max(1, round(side * self.size / longer)) for side in image.shape)
-            how = cv2.INTER_AREA if longer > self.size else cv2.INTER_LINEAR
+        height, width = self._scaled(image.shape, spacing)
+        if (height, width) != image.shape:
+            how = cv2.INTER_AREA if height + width < sum(image.shape) else cv2.INTER_LINEAR
             image = cast("Gray", cv2.resize(image, (width, height), interpolation=how))
+        top, left = (max(0, (side - self.size) // 2) for side in image.shape)
+        image = image[top : top + self.size, left : left + self.size]
         if self.clahe:
             image = cast("Gray", cv2.createCLAHE(clipLimit=2.0, tileGridSize=(8, 8)).apply(image))
         height, width = image.shape
@@ -148,10 +201,19 @@ class RadiographPreprocessing:
         square[top : top + height, left : left + width] = image
         return square
 
+    def _scaled(self, shape: tuple[int, int], spacing: float | None) -> list[int]:
+        """Height and width before they are cut or padded to the square."""
+        if self.pixel_spacing is None:
+            return [max(1, round(side * self.size / max(shape))) for side in shape]
+        if spacing is None:
+            raise ValueError("pixel_spacing is set, so the spacing of the image is needed")
+        return [max(1, round(side * spacing / self.pixel_spacing)) for side in shape]
+
     @property
     def key(self) -> str:
         """Short name of these settings, fit for a folder; it changes whenever the pixels would."""
-        return f"v{_ALGORITHM}-{self.size}{'-clahe' if self.clahe else ''}"
+        scale = "" if self.pixel_spacing is None else f"-{float(self.pixel_spacing)}mm"
+        return f"v{_ALGORITHM}-{self.size}{'-clahe' if self.clahe else ''}{scale}"
 
 
 def _decode_pillow(data: bytes, path: Path, name: str) -> Gray:
@@ -236,6 +298,16 @@ def _decode_dicom(data: bytes, path: Path, name: str) -> Gray:
     return decode_dicom(data, path)
 
 
+def _spacing(data: bytes, path: Path) -> float | None:
+    """Millimetres from pixel to pixel of the square pixels that `decode_radiograph` returns."""
+    if not _is_dicom(data[:_HEAD], path):
+        return None
+    from osteofusion.data.dicom import spacing_in
+
+    sides = spacing_in(data, path)
+    return min(sides) if sides is not None else None
+
+
 def require_file(path: Path) -> None:
     """Refuse a path that is no file, before anything waits on a pipe."""
     if path.is_dir():
@@ -300,6 +372,18 @@ _DICOM = _Format(
 )
 _PREAMBLE = 128  # bytes before the magic word of a DICOM file
 _HEAD = _PREAMBLE + 4  # bytes that tell the format
+_META = 512  # bytes in which a DICOM file has said what it holds
+_SOP_CLASS = re.compile(
+    rb"\x02\x00\x02\x00UI..([0-9.]+)", re.DOTALL
+)  # always explicit, little endian
+# DICOMDIR; then reports, presentation states, documents, raw data, waveforms.
+_NO_PICTURES = (
+    b"1.2.840.10008.1.3.10",
+    *(b"1.2.840.10008.5.1.4.1.1.%d." % family for family in (88, 11, 104, 66, 9)),
+)
+
+DICOM_SUFFIXES = frozenset(_DICOM.suffixes)
+"""Those of them, in lower case, that DICOM files have."""
 
 RADIOGRAPH_SUFFIXES = frozenset(suffix for form in (*_FORMATS, _DICOM) for suffix in form.suffixes)
 """Suffixes, in lower case, of the files that count as images when a folder is scanned."""

@@ -35,6 +35,13 @@ class JoinReport:
     sites: list[JoinReport] = field(default_factory=list)
     images_without_row: list[str] = field(default_factory=list)
     images_outside_folders: list[str] = field(default_factory=list)
+    images_without_id: list[str] = field(default_factory=list)
+    linked_folders: list[str] = field(default_factory=list)
+    empty_folders: list[str] = field(default_factory=list)
+    equal_names: list[list[str]] = field(default_factory=list)
+    ids_in_several_classes: list[str] = field(default_factory=list)
+    near_ids: list[str] = field(default_factory=list)
+    other_files: list[str] = field(default_factory=list)
     rows_without_image: list[str] = field(default_factory=list)
     rows_without_label: list[str] = field(default_factory=list)
     duplicate_ids: list[str] = field(default_factory=list)
@@ -46,6 +53,8 @@ class JoinReport:
     conflicting_groups: list[dict[str, str]] = field(default_factory=list)
     implausible_cells: list[CellProblem] = field(default_factory=list)
     unparsable_cells: list[CellProblem] = field(default_factory=list)
+    filled_from_headers: dict[str, int] = field(default_factory=dict)
+    header_conflicts: list[dict[str, str]] = field(default_factory=list)
     constant_columns: list[str] = field(default_factory=list)
     suspected_leaks: list[dict[str, Any]] = field(default_factory=list)
     unmapped_columns: list[str] = field(default_factory=list)
@@ -85,9 +94,10 @@ class JoinReport:
     def problems(self) -> list[str]:
         """Names of all findings that are not empty; `--strict` refuses any of them.
 
-        Summary rows and columns that the manifest does not map are noted, not wrong.
+        Summary rows, columns that the manifest does not map and files that are no radiographs
+        are noted, not wrong.
         """
-        harmless = {"summary_rows", "unmapped_columns", "sites"}
+        harmless = {"summary_rows", "unmapped_columns", "other_files", "sites"}
         own = [
             item.name
             for item in dataclasses.fields(self)
@@ -123,7 +133,8 @@ class JoinReport:
     def _lines(self) -> list[tuple[str, str, list[str]]]:
         def cells(problems: list[CellProblem]) -> list[str]:
             return [
-                f"{cell.subject_id} {cell.column} {cell.value!r} (row {cell.row}) {cell.reason}"
+                f"{cell.subject_id} {cell.column} {cell.value!r} "
+                f"({f'row {cell.row}' if cell.row else 'DICOM header'}) {cell.reason}"
                 for cell in problems
             ]
 
@@ -135,6 +146,21 @@ class JoinReport:
         return [
             ("images_without_row", "left out", self.images_without_row),
             ("images_outside_folders", "in no class folder; left out", self.images_outside_folders),
+            ("images_without_id", "no PatientID or name; left out", self.images_without_id),
+            ("linked_folders", "links to folders are not followed", self.linked_folders),
+            ("empty_folders", "class folders without a radiograph", self.empty_folders),
+            (
+                "equal_names",
+                "one name, several files; taken as radiographs of one subject",
+                [" = ".join(names) for names in self.equal_names],
+            ),
+            (
+                "ids_in_several_classes",
+                "one name in folders of different classes; taken as different subjects",
+                self.ids_in_several_classes,
+            ),
+            ("near_ids", "differ only by case or leading zeros; not matched", self.near_ids),
+            ("other_files", "no radiographs", self.other_files),
             ("rows_without_image", "left out", self.rows_without_image),
             ("rows_without_label", "left out", self.rows_without_label),
             (
@@ -166,6 +192,16 @@ class JoinReport:
             ("conflicting_groups", "one film, different labels", conflicts),
             ("implausible_cells", "counted as missing", cells(self.implausible_cells)),
             ("unparsable_cells", "counted as missing", cells(self.unparsable_cells)),
+            (
+                "filled_from_headers",
+                "empty cells filled from DICOM headers",
+                [f"{name} ({count})" for name, count in self.filled_from_headers.items()],
+            ),
+            (
+                "header_conflicts",
+                "the table's value was used",
+                [f"{item['image']} {item['why']}" for item in self.header_conflicts],
+            ),
             ("constant_columns", "the same in every row", self.constant_columns),
             ("suspected_leaks", "separates the classes almost perfectly", leaks),
             ("unmapped_columns", "the manifest does not mention", self.unmapped_columns),

@@ -26,7 +26,7 @@ ROW = "row"
 def read_table(path: Path, spec: Table) -> pd.DataFrame:
     """All rows with any content, headers as in the file, cells as objects (None where empty).
 
-    The index, named ``row``, is the row number a spreadsheet program shows, for messages.
+    A column with content and no header is called "(column 3)" by its place. The index, named ``row``, is the row number a spreadsheet program shows, for messages.
 
     Raises:
         CohortError: the file is missing, damaged, password-protected, empty, or lacks the sheet.
@@ -54,10 +54,13 @@ def read_table(path: Path, spec: Table) -> pd.DataFrame:
         raise CohortError(
             f"Table {path} has no rows below a header; export it again or choose the right sheet."
         )
-    header = cells.iloc[0]
-    cells = cells.iloc[1:].loc[:, header.notna().to_numpy()]
-    cells.columns = [str(name) for name in header if name is not None]
-    return cells
+    header = [
+        str(name) if name is not None else f"(column {place})"
+        for place, name in enumerate(cells.iloc[0], start=1)
+    ]
+    named = cells.iloc[0].notna()
+    cells = cells.iloc[1:].set_axis(header, axis=1)
+    return cells.loc[:, (named | cells.notna().any(axis=0).to_numpy()).to_numpy()]
 
 
 def find_column(table: pd.DataFrame, headers: list[str], path: Path, what: str) -> str | None:

@@ -470,7 +470,7 @@ class RadiographDataModule(LightningDataModule):
         folder = h["cache_dir"] or cache_root() / "radiographs"
         return RadiographCache(
             Path(folder),
-            RadiographPreprocessing(h["image_size"], h["clahe"]),
+            RadiographPreprocessing(h["image_size"], h["clahe"], h["pixel_spacing"]),
         )
 
     def _images(self, rows: pd.DataFrame) -> list[tuple[Path, str]]:

@@ -517,3 +517,49 @@ def test_real_files_are_read_at_their_size():
             assert image.shape == reference.size[::-1]
             difference = np.abs(image.astype(int) - np.asarray(reference.convert("L")))
         assert difference.max() <= 1
+
+
+# Millimetres
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    shape=shapes,
+    size=sizes,
+    spacing=st.floats(0.05, 0.5),
+    wanted=st.floats(0.05, 0.5),
+    clahe=st.booleans(),
+)
+def test_a_film_brought_to_millimetres_is_centred_and_cut_or_padded(
+    shape, size, spacing, wanted, clahe
+):
+    image = np.random.default_rng(0).integers(100, 200, shape, dtype=np.uint8)
+    square = RadiographPreprocessing(size, clahe, wanted)(image, spacing)
+    assert square.shape == (size, size)
+    assert square.dtype == np.uint8
+    if clahe:
+        return
+    top, bottom, left, right = content_box(square)
+    for side, start, end in ((shape[0], top, bottom), (shape[1], left, right)):
+        assert abs(end - start - min(size, side * spacing / wanted)) <= 1
+        assert abs(start - (size - end)) <= 1
+
+
+def test_a_square_of_millimetres_shows_the_middle_of_the_film():
+    image = picture(200, 300)
+    square = RadiographPreprocessing(64, pixel_spacing=0.1)(image, 0.1)
+    np.testing.assert_array_equal(square, image[68:132, 118:182])
+
+
+def test_millimetres_are_part_of_the_key():
+    spacings = (None, 0.1, 0.2, 0.1 + 1e-9)
+    assert len({RadiographPreprocessing(64, True, each).key for each in spacings}) == 4
+    assert RadiographPreprocessing(224, True, 0.2).key == "v1-224-clahe-0.2mm"
+
+
+@pytest.mark.parametrize("spacing", [0, -0.1, float("nan"), float("inf")])
+def test_a_spacing_that_is_no_size_is_refused(spacing):
+    with pytest.raises(ConfigError, match="Pixel spacing"):
+        RadiographPreprocessing(64, pixel_spacing=spacing)
+    with pytest.raises(ValueError, match="spacing of the image"):
+        RadiographPreprocessing(64, pixel_spacing=0.1)(picture())

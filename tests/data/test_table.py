@@ -48,7 +48,10 @@ def as_text(table):
 
 
 ROWS = [["Patient ID", "Age ", None], [7, 61.5, None], [None, None, None], ["B ä", None, "x"]]
-WANTED = [{"Patient ID": "7", "Age ": "61.5"}, {"Patient ID": "B ä", "Age ": None}]
+WANTED = [
+    {"Patient ID": "7", "Age ": "61.5", "(column 3)": None},
+    {"Patient ID": "B ä", "Age ": None, "(column 3)": "x"},
+]
 
 
 @pytest.mark.parametrize("kind", ["csv", "semicolon", "tsv", "cp1252", "xlsx", "xls", "parquet"])
@@ -69,7 +72,7 @@ def test_every_format_reads_alike(tmp_path, kind):
         pytest.importorskip("pyarrow")
         frame = pd.DataFrame(
             {"Patient ID": ["7", None, "B ä"], "Age ": pd.array([61.5, pd.NA, pd.NA], "Float64")}
-        )
+        ).assign(**{"(column 3)": [None, None, "x"]})
         frame.to_parquet(path)
     else:
         mark = {"semicolon": ";", "tsv": "\t"}.get(kind, ",")

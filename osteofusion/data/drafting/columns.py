@@ -2,81 +2,24 @@
 
 from __future__ import annotations
 
-import datetime
-import re
-from collections import Counter
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from osteofusion.data.clinical import CellProblem, parse_column
+from osteofusion.data.clinical import CellProblem
 from osteofusion.data.drafting import concepts
+from osteofusion.data.drafting.answers import NO, NONE, YES, sex_of_header, sexes, yes_no
 from osteofusion.data.drafting.concepts import Concept, Quantity
-from osteofusion.data.drafting.words import (
-    NO_WORDS,
-    NONE_WORDS,
-    YES_WORDS,
-    fold,
-    sex_of_header,
-    sexes,
-    shown,
-    tokens,
-    yes_no,
-)
+from osteofusion.data.drafting.profile import Profile
+from osteofusion.data.drafting.words import fold, shown
 from osteofusion.data.manifest import Column, normalise_header
 
 _MOST = 0.8  # of the cells decide what a column holds
 _NEARLY_ALL = 0.95
-_DATE = re.compile(r"\d{1,4}([./-])\d{1,2}\1\d{1,4}([ T]\d{1,2}:\d{2}(:\d{2}(\.\d+)?)?)?")
 _MAX_WORDS = 40  # a category with more is free text
-
-
-@dataclass(frozen=True)
-class Profile:
-    """The cells of one column that say something, read in each way that a manifest could."""
-
-    header: str
-    cells: pd.Series
-    decimal: str
-
-    @cached_property
-    def words(self) -> pd.Series:
-        """Each cell as a word, without those that say "unknown"."""
-        signs = {"-": "-"} if "+" in set(map(str, self.cells)) else {}
-        return self._parse(Column(kind="categorical", values=dict(signs)))[0].dropna()
-
-    @cached_property
-    def numbers(self) -> tuple[pd.Series, list[CellProblem]]:
-        """The numbers, and the cells that are none."""
-        values, problems = self._parse(Column(kind="numeric"))
-        return values.dropna(), problems
-
-    @cached_property
-    def counts(self) -> dict[str, int]:
-        """How often each word stands there, the commonest first."""
-        return dict(Counter(self.words).most_common())
-
-    @cached_property
-    def dates(self) -> list[int]:
-        """Rows whose cell is a date."""
-        return [int(str(row)) for row, cell in self.cells.items() if _is_date(cell)]
-
-    def fits(self, column: Column) -> bool:
-        """Whether no cell is unparsable under `column`."""
-        return not self._parse(column)[1]
-
-    def share(self, words: Any) -> float:
-        """Share of the cells whose word is among `words`."""
-        known = sum(self.counts.values())
-        return sum(self.counts.get(word, 0) for word in words) / known if known else 0.0
-
-    def _parse(self, column: Column) -> tuple[pd.Series, list[CellProblem]]:
-        rows = self.cells.index.to_series()
-        values, problems, _ = parse_column(self.cells, rows, self.header, column, self.decimal)
-        return values, problems
+_LONGEST = 60  # letters of a category
 
 
 @dataclass
@@ -109,10 +52,12 @@ def draft_column(profile: Profile) -> ColumnDraft:
     if not profile.counts:
         return _ignored(draft, "empty")
     if len(profile.dates) > 0.5 * len(profile.cells):
-        told = "birth dates identify a patient" if concepts.is_birth(profile.header) else "dates"
+        told = (
+            "birth dates identify a patient" if concepts.says(profile.header, "birth") else "dates"
+        )
         return _ignored(draft, told)
     numbers, _ = profile.numbers
-    if concepts.names_a_person(profile.header) and numbers.empty:
+    if concepts.says(profile.header, "identifying") and numbers.empty:
         return _ignored(draft, "may name a person")
     if len(numbers) >= _MOST * len(profile.words) and set(profile.counts) - {"0", "1"}:
         _numeric(draft, concept)
@@ -121,7 +66,7 @@ def draft_column(profile: Profile) -> ColumnDraft:
     _role(draft, concept)
     if len(profile.counts) == 1:
         word = next(iter(profile.counts))
-        empty = " or empty: where empty means no, say so in the table" if _has_gaps(draft) else ""
+        empty = " or empty" if len(profile.cells) < profile.rows else ""
         draft.comments.insert(0, f"{shown([word])} in every row{empty}")
         if concept is None and draft.role == "feature":
             draft.entry["role"] = "ignored"
@@ -150,9 +95,11 @@ def _numeric(draft: ColumnDraft, concept: Concept | None) -> None:
         draft.entry["role"] = "identifier"
         draft.comments.append("a number of its own in every row")
         return
-    if concepts.is_birth(draft.profile.header):
+    if concepts.says(draft.profile.header, "birth"):
         draft.entry["role"] = "ignored"
-        draft.comments.append("a year of birth says the age only together with the year of the film")
+        draft.comments.append(
+            "a year of birth says the age only beside the year of the film"
+        )
         return
     if concept is not None and concept.quantity is not None:
         _measure(draft, concept.quantity)
@@ -202,9 +149,8 @@ def _measure(draft: ColumnDraft, quantity: Quantity) -> None:
     draft.entry["range"] = [bottom, top]
     if not outside.empty:
         draft.comments.append(
-            f"{_cells(len(outside))} outside the range, such as "
-            f"{outside.iloc[0] / draft.entry.get('scale', 1.0):g} (row {outside.index[0]}), "
-            "will count as missing"
+            f"{_cells(len(outside))} outside the range and missing, such as "
+            f"{outside.iloc[0] / draft.entry.get('scale', 1.0):g} (row {outside.index[0]})"
         )
 
 
@@ -217,7 +163,7 @@ def _worded(draft: ColumnDraft, concept: Concept | None) -> None:
     if by_header is not None and profile.share(answers) >= _NEARLY_ALL:
         pair = {word: answer if by_header else 1 - answer for word, answer in answers.items()}
         answers = {}
-    if profile.share(pair) >= _NEARLY_ALL and not (answers and not says_sex and len(pair) <= 2):
+    if profile.share(pair) >= _NEARLY_ALL and (says_sex or not answers):
         draft.name = "female"
         _binary(draft, pair)
     elif says_sex:
@@ -230,10 +176,10 @@ def _worded(draft: ColumnDraft, concept: Concept | None) -> None:
     elif profile.share(answers) >= _NEARLY_ALL:
         draft.name = _binary_name(draft.name, concept)
         _binary(draft, answers)
-    elif len(profile.counts) == 1 and fold(next(iter(profile.counts))) in YES_WORDS | NO_WORDS:
+    elif len(profile.counts) == 1 and fold(next(iter(profile.counts))) in YES | NO:
         word = next(iter(profile.counts))
         draft.name = _binary_name(draft.name, concept)
-        _binary(draft, {word: int(fold(word) in YES_WORDS)})
+        _binary(draft, {word: int(fold(word) in YES)})
     else:
         if concept is not None and concept.quantity is None:
             draft.name = concept.name
@@ -251,35 +197,40 @@ def _binary(draft: ColumnDraft, values: dict[str, int]) -> None:
     draft.entry["kind"] = "binary"
     profile = draft.profile
     others = [word for word in profile.counts if word not in values]
-    if draft.name == "female" or not Profile(
-        profile.header, profile.cells[profile.words.isin(values).reindex(profile.cells.index, fill_value=False)], profile.decimal
-    ).fits(Column(kind="binary")):
+    count = sum(profile.counts[word] for word in others)
+    _, unknown = profile.parse(Column(kind="binary"))
+    if draft.name == "female" or len(unknown) > count:
         draft.entry["values"] = dict(values)
     if others:
-        count = sum(profile.counts[word] for word in others)
-        draft.comments.append(f"{_cells(count)} neither, such as {shown(others)}: count as missing")
+        draft.comments.append(f"{_cells(count)} neither and missing: {shown(others)}")
 
 
 def _free(draft: ColumnDraft, concept: Concept | None) -> None:
     """Words that are no yes and no: presence, categories or free text."""
     profile = draft.profile
     total = sum(profile.counts.values())
-    none = [word for word in profile.counts if fold(word) in NONE_WORDS]
+    none = [word for word in profile.counts if fold(word) in NONE]
     others = len(profile.counts) - len(none)
+    longest = max(map(len, profile.counts))
     if none and profile.share(none) >= 0.15 and others > 5:
-        draft.entry |= {"kind": "presence", "absent": none}
+        draft.entry["kind"] = "presence"
+        if set(none) - {"no", "none", "0", "false"}:
+            draft.entry["absent"] = none
         draft.comments.append(
             f"{sum(profile.counts[word] for word in none)} of {total} cells say none; the other "
             f"{others} wordings count as 1"
         )
-    elif len(profile.counts) <= min(_MAX_WORDS, max(2, 0.3 * total)):
+    elif len(profile.counts) <= min(_MAX_WORDS, max(2, 0.3 * total)) and longest <= _LONGEST:
         draft.entry["kind"] = "categorical"
-        draft.comments.append(f"{len(profile.counts)} words: {shown(profile.counts)}")
+        if len(profile.counts) > 1:
+            draft.comments.append(f"words {shown(profile.counts, 6)}")
     else:
         draft.entry |= {"kind": "text", "role": "ignored"}
-        if len(profile.counts) >= 0.9 * total and ID_LIKE(profile):
+        if len(profile.counts) >= 0.9 * total and _sounds_like_id(profile):
             draft.entry["role"] = "identifier"
-        draft.comments.append(f"{len(profile.counts)} different texts, such as {shown(profile.counts, 2)}")
+        draft.comments.append(
+            f"{len(profile.counts)} different texts, such as {shown(profile.counts, 2)}"
+        )
         _other_mark(draft)
 
 
@@ -287,10 +238,10 @@ def _role(draft: ColumnDraft, concept: Concept | None) -> None:
     if draft.role != "feature":
         return
     numeric = draft.entry["kind"] == "numeric"
-    if concept is not None and concept.role == "outcome":
+    if concept is not None and concept.is_outcome:
         draft.entry["role"] = "outcome"
-        draft.comments.append(concept.why)
-    elif concepts.is_supplement(draft.profile.header) and not numeric:
+        draft.comments.append(concept.follows_label)
+    elif concepts.says(draft.profile.header, "supplements") and not numeric:
         draft.entry["role"] = "outcome"
         draft.comments.append("calcium and vitamin D are often given because of the diagnosis")
 
@@ -298,11 +249,13 @@ def _role(draft: ColumnDraft, concept: Concept | None) -> None:
 def _other_mark(draft: ColumnDraft) -> None:
     """Tell when a column of text would be numbers under the other decimal mark."""
     profile = draft.profile
-    other = Profile(profile.header, profile.cells, "." if profile.decimal == "," else ",")
+    other = Profile(
+        profile.header, profile.cells, profile.rows, "." if profile.decimal == "," else ","
+    )
     if len(other.numbers[0]) >= _MOST * len(profile.words):
         draft.entry["kind"] = "numeric"
         draft.comments = [
-            f"numbers with a decimal {other.decimal!r}, unlike the other columns: replace it by "
+            f"numbers with a decimal {mark!r}, unlike the other columns: replace it by "
             f"{profile.decimal!r} in the table, then delete `role: ignored`"
         ]
 
@@ -313,8 +266,8 @@ def _ignored(draft: ColumnDraft, why: str) -> ColumnDraft:
     return draft
 
 
-def ID_LIKE(profile: Profile) -> bool:
-    return bool(concepts.ID_WORDS & set(tokens(profile.header)))
+def _sounds_like_id(profile: Profile) -> bool:
+    return concepts.says(profile.header, "id")
 
 
 def _is_running_number(profile: Profile, whole: bool) -> bool:
@@ -322,7 +275,7 @@ def _is_running_number(profile: Profile, whole: bool) -> bool:
     if not whole or numbers.duplicated().any() or len(numbers) < 3:
         return False
     consecutive = numbers.max() - numbers.min() == len(numbers) - 1
-    return bool((consecutive and len(numbers) >= 10) or ID_LIKE(profile))
+    return bool((consecutive and len(numbers) >= 10) or _sounds_like_id(profile))
 
 
 def _exceptions(profile: Profile, problems: list[CellProblem], wanted: str) -> str:
@@ -332,16 +285,6 @@ def _exceptions(profile: Profile, problems: list[CellProblem], wanted: str) -> s
     if dates:
         told += f"; {len(dates)} are dates, into which spreadsheets turn numbers like 1.5 or 5/01"
     return told
-
-
-def _has_gaps(draft: ColumnDraft) -> bool:
-    return bool(draft.profile.cells.attrs.get("gaps"))
-
-
-def _is_date(cell: object) -> bool:
-    if isinstance(cell, (datetime.date, datetime.time, pd.Timestamp, np.datetime64)):
-        return True
-    return isinstance(cell, str) and _DATE.fullmatch(cell.strip()) is not None
 
 
 def _cells(count: int) -> str:

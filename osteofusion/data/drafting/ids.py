@@ -6,11 +6,10 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from os.path import commonprefix
 
 import pandas as pd
 
-from osteofusion.data.drafting.concepts import ID_WORDS
+from osteofusion.data.drafting.dictionary import words
 from osteofusion.data.drafting.words import tokens
 from osteofusion.data.manifest import normalise_header, normalise_id, subject_id
 
@@ -71,11 +70,16 @@ def match_ids(raw: pd.DataFrame, stems: Sequence[str]) -> IdMatch | None:
     good = [
         (score, match)
         for score, match in found
-        if match.images >= _ENOUGH * len(stems) or match.rows >= _ENOUGH * len(columns[match.header])
+        if match.images >= _ENOUGH * len(stems)
+        or match.rows >= _ENOUGH * len(columns[match.header])
     ]
     if not good:
         header = _by_header(columns)
-        return IdMatch(header, case_only=_case_only(columns[header], stems, set()))
+        keys = set(columns[header])
+        met = [normalise_id(stem) for stem in stems if normalise_id(stem) in keys]
+        return IdMatch(
+            header, images=len(met), rows=len(set(met)), case_only=_case_only(keys, stems, keys)
+        )
     score, best = max(good, key=lambda item: item[0])
     others = {match.header for each, match in good if each > score - 0.02} - {best.header}
     subjects = [subject_id(stem, best.image_pattern) for stem in stems]
@@ -106,7 +110,7 @@ def _candidates(raw: pd.DataFrame) -> dict[str, list[str]]:
 
 def _by_header(columns: dict[str, list[str]]) -> str:
     def likely(header: str) -> tuple[int, int]:
-        return len(ID_WORDS & set(tokens(header))), len(columns[header])
+        return len(words("headers", "id") & set(tokens(header))), len(columns[header])
 
     return max(columns, key=likely)
 
@@ -119,7 +123,7 @@ def _case_only(ids: Sequence[str] | set[str], subjects: Sequence[str], met: set[
 def _patterns(ids: list[str]) -> list[tuple[str, list[str]]]:
     """Pairs of a pattern on the ID's cell and the patterns on file names to try with it."""
     pairs = [(WHOLE, _text_patterns(ids))]
-    prefix = re.sub(r"[^\W_]*$", "", commonprefix(ids))
+    prefix = re.sub(r"[^\W_]*$", "", _common_start(ids))
     if prefix:
         tails = [each[len(prefix) :] for each in ids]
         if all(tails):
@@ -135,6 +139,11 @@ def _patterns(ids: list[str]) -> list[tuple[str, list[str]]]:
             own = [r"^0*(\d+)$"] if _most(ids, r"^\d+$") else [_FIRST_NUMBER, _LAST_NUMBER]
         pairs += [(pattern, [_FIRST_NUMBER, *later, _LAST_NUMBER]) for pattern in own]
     return pairs
+
+
+def _common_start(ids: list[str]) -> str:
+    first, last = min(ids), max(ids)
+    return next((first[:i] for i in range(len(first)) if first[i] != last[i : i + 1]), first)
 
 
 def _most(ids: list[str], pattern: str) -> bool:

@@ -11,19 +11,10 @@ from pathlib import Path
 
 import pandas as pd
 
+from osteofusion.data.drafting.dictionary import letters_of
+
 _BOMS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"),
          (codecs.BOM_UTF16_BE, "utf-16"))  # fmt: skip
-# The letters beyond ASCII that each code page's languages use; where two read a file equally well
-# the first is taken.
-_LETTERS = {
-    "cp1252": "äöüßéèêëàâçñíóúáãõìòùîôûœæøåÄÖÜÉÈÊÀÇÑÍÓÚÁÃÕÎÔŒÆØÅ°²³µ§–’“”„€",
-    "cp1254": "ğışİŞĞçöüÇÖÜâîû°²³µ–’“”",
-    "cp1250": "ąćęłńóśźżĄĆĘŁŃÓŚŹŻčďěňřšťůžýáíéúČŠŽŘÁÍÉÚÝőűŐŰöüÖÜăâîşţôľĺŕ°–’“”„",
-    "iso8859_2": "ąćęłńóśźżĄĆĘŁŃÓŚŹŻčďěňřšťůžýáíéúČŠŽŘÁÍÉÚÝőűŐŰöüÖÜ°",
-    "cp1251": "абвгдежзийклмнопрстуфхцчшщъыьэюяёіїєАБВГДЕЖЗИЙКЛМНОПРСТУФХЦЧШЩЭЮЯЁІЇЄ°№–«»",
-    "cp1253": "αβγδεζηθικλμνξοπρστυφχψωςάέήίόύώΑΒΓΔΕΖΗΘΙΚΛΜΝΞΟΠΡΣΤΥΦΧΨΩΆΈΉΊΌΎΏ°",
-    "gb18030": "",  # any common ideograph
-}
 _SAMPLE = 200_000  # bytes of lines beyond ASCII that decide
 _MARKS = (",", ";", "\t", "|")
 
@@ -53,9 +44,7 @@ def sniff_decimal(table: pd.DataFrame) -> tuple[str, int]:
     counts = {",": 0, ".": 0}
     for name in range(table.shape[1]):
         for cell in table.iloc[:, name]:
-            if isinstance(cell, str) and (
-                found := re.fullmatch(r"\s*[+-]?\d*([.,])\d+\s*", cell)
-            ):
+            if isinstance(cell, str) and (found := re.fullmatch(r"\s*[+-]?\d*([.,])\d+\s*", cell)):
                 counts[found.group(1)] += 1
     mark = "," if counts[","] > counts["."] else "."
     return mark, counts["." if mark == "," else ","]
@@ -74,7 +63,7 @@ def _encoding(data: bytes) -> str:
         pass
     lines = [line for line in data.splitlines() if not line.isascii()]
     sample = b"\n".join(lines)[:_SAMPLE]
-    scores = {name: _plausibility(sample, name) for name in _LETTERS if _decodes(data, name)}
+    scores = {name: _plausibility(sample, name) for name in letters_of() if _decodes(data, name)}
     return max(scores, key=lambda name: scores[name]) if scores else "latin-1"
 
 
@@ -88,7 +77,7 @@ def _decodes(data: bytes, encoding: str) -> bool:
 
 def _plausibility(sample: bytes, encoding: str) -> float:
     """Share of the words beyond ASCII that look like words of the encoding's languages."""
-    letters = _LETTERS[encoding]
+    letters = letters_of()[encoding]
     alphabet = encoding in ("cp1251", "cp1253", "gb18030")  # whole words, not single accents
     words = re.findall(r"\S*[^\x00-\x7f]\S*", sample.decode(encoding, errors="ignore"))
     score = 0.0
@@ -101,9 +90,13 @@ def _plausibility(sample: bytes, encoding: str) -> float:
             good = sum(known) / len(part)
             if not alphabet and len(part) > 2:  # Latin words have no long runs of accents
                 good -= 1
-            if alphabet and re.search(rf"[A-Za-z]{re.escape(part)}|{re.escape(part)}[A-Za-z]", word):
+            if alphabet and re.search(
+                rf"[A-Za-z]{re.escape(part)}|{re.escape(part)}[A-Za-z]", word
+            ):
                 good -= 1
-            if re.search(rf"[a-z]{re.escape(part)}", word) and part[0].isupper():
+            letter_before = word[max(word.index(part) - 1, 0)]
+            pairs = zip(letter_before + part, part, strict=False)
+            if any(one.islower() and other.isupper() for one, other in pairs):
                 good -= 1
             score += good
     return score / max(len(words), 1)

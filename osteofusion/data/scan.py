@@ -1,0 +1,124 @@
+"""Walk a folder and tell radiographs from whatever else lies there."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+from osteofusion.data.radiograph import (
+    DICOM_SUFFIXES,
+    RADIOGRAPH_SUFFIXES,
+    is_dicom,
+    is_dicom_picture,
+    refusal,
+    unreadable,
+)
+from osteofusion.errors import CohortError
+
+_NOT_READ = {".bmp", ".gif", ".heic", ".jp2", ".webp"}  # pictures, so perhaps films
+_BARE_DICOM = {".dc3", ".dic", ".ima"}  # DICOM files have these too; so may anything else
+
+
+@dataclass
+class FolderScan:
+    """What lies under a folder; names are relative to the root, with forward slashes.
+
+    Attributes:
+        images: Radiographs: PNG, JPEG and TIFF by suffix, DICOM by content whatever its name.
+        other: Files that are none, among them DICOMDIRs and DICOM reports, and hidden folders,
+            whose files are not looked at.
+        linked_folders: Links to folders. They are not followed: one to a parent folder would
+            never end, and would file all radiographs under one class.
+        unreadable: What may be a radiograph and cannot be read: `image` and `reason`.
+    """
+
+    images: list[str] = field(default_factory=list)
+    other: list[str] = field(default_factory=list)
+    linked_folders: list[str] = field(default_factory=list)
+    unreadable: list[dict[str, str]] = field(default_factory=list)
+
+
+def scan_folder(folder: Path, root: Path, skip: Collection[Path] = ()) -> FolderScan:
+    """Everything below `folder` and outside the folders to `skip`, sorted by name.
+
+    Raises:
+        CohortError: the name of a radiograph is no text.
+    """
+    scan = FolderScan()
+
+    def refuse(error: OSError) -> None:
+        place = Path(error.filename)
+        scan.unreadable.append(_refused(place, root, str(unreadable(place, error))))
+
+    for directory, folders, files in os.walk(folder, onerror=refuse):
+        here = Path(directory)
+        inside = []
+        for name in sorted(folders):
+            if here / name in skip:
+                continue
+            if (here / name).is_symlink():
+                scan.linked_folders.append(_text(here / name, root))
+            elif name.startswith("."):
+                scan.other.append(_text(here / name, root) + "/")
+            else:
+                inside.append(name)
+        folders[:] = inside
+        for name in sorted(files):
+            _sort(here / name, root, scan)
+    return scan
+
+
+def stem(name: str) -> str:
+    """A radiograph's file name without its suffix; of a UID such as ``1.2.840.7``, all of it."""
+    path = PurePosixPath(name)
+    known = path.suffix.lower() in RADIOGRAPH_SUFFIXES | _BARE_DICOM
+    return path.stem if known else path.name
+
+
+def _sort(path: Path, root: Path, scan: FolderScan) -> None:
+    suffix = path.suffix.lower()
+    if path.name.startswith("."):  # such as what macOS leaves beside each file
+        scan.other.append(_text(path, root))
+    elif suffix in _NOT_READ:
+        reason = refusal(path, f"it is a {suffix} file", "export it as PNG")
+        scan.unreadable.append(_refused(path, root, str(reason)))
+    elif _is_radiograph(path, suffix):
+        name = path.relative_to(root).as_posix()
+        if name != _text(path, root):
+            raise CohortError(
+                f"{path.parent} has a file name that is no text: {path.name!r}; rename it."
+            )
+        scan.images.append(name)
+    elif (error := _open_error(path)) is not None:
+        scan.unreadable.append(_refused(path, root, str(unreadable(path, error))))
+    else:
+        scan.other.append(_text(path, root))
+
+
+def _is_radiograph(path: Path, suffix: str) -> bool:
+    if suffix in RADIOGRAPH_SUFFIXES - DICOM_SUFFIXES:
+        return True
+    if suffix in DICOM_SUFFIXES:  # a damaged one is a radiograph that cannot be read
+        return not is_dicom(path) or is_dicom_picture(path)
+    return is_dicom_picture(path)
+
+
+def _open_error(path: Path) -> OSError | None:
+    try:
+        if path.is_file():  # a pipe would wait
+            path.open("rb").close()
+    except OSError as error:
+        return error
+    return None
+
+
+def _refused(path: Path, root: Path, reason: str) -> dict[str, str]:
+    return {"image": _text(path, root), "reason": reason.encode(errors="replace").decode()}
+
+
+def _text(path: Path, root: Path) -> str:
+    """Relative name, in which bytes that are no text are escaped."""
+    name = path.relative_to(root).as_posix()
+    return name.encode("utf-8", "backslashreplace").decode()
