@@ -24,7 +24,7 @@ _MIN_INLIERS = 8  # of 400; the hardest copies, a quarter of a film, have 10
 _COMPARED_SIDE = 768
 _WINDOW = (25, 25)
 _LEVEL, _SLOPE = 0.55, 0.45
-_STEPS = 10  # more change nothing for copies, and take long where there is nothing to find
+_STEPS = 5  # more change nothing for copies, and take long where there is nothing to find
 _MIN_OVERLAP = 0.3
 _MIN_DETAILED = 0.02
 # Gray levels, and their square: above what JPEG leaves in the black around a knee.

@@ -125,6 +125,8 @@ class Column(_Strict):
                 raise ValueError(f"{key} is for {kind} columns, and this one is {self.kind}")
         if self.dicom is not None and self.kind != (needed := _DICOM_KINDS[self.dicom]):
             raise ValueError(f"dicom {self.dicom} fills {needed} columns; this one is {self.kind}")
+        if self.dicom == "female" and self.values.get("female", self.values.get("f", 1.0)) != 1.0:
+            raise ValueError("dicom female is 1 for a woman, and `values` says otherwise")
         if self.dicom == "age" and self.unit != "years":
             raise ValueError("dicom age is in years, so the column's unit must be years")
         return self

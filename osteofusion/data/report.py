@@ -108,8 +108,7 @@ class JoinReport:
         return list(dict.fromkeys([*own, *(name for site in self.sites for name in site.problems)]))
 
     def __rich__(self) -> RenderableType:
-        title = Text(f"Cohort {self.manifest}: {self.title}")
-        table = Table(title=title, title_justify="left")
+        table = Table(title=Text(f"Cohort {self.manifest}: {self.title}"), title_justify="left")
         table.add_column("finding")
         table.add_column("count", justify="right")
         table.add_column("what it means and where", overflow="fold")
@@ -119,12 +118,18 @@ class JoinReport:
         table.add_row("images", str(self.images), "files found")
         table.add_row("rows", str(self.rows), "table rows with a subject ID")
         table.add_section()
+        absent = []
         for name, meaning, shown in self._lines():
-            count = len(getattr(self, name))
-            style = "" if count == 0 else "yellow" if name in self.problems else "cyan"
-            text = f"{meaning}: {_some(shown)}" if count else ""
+            count, title = len(getattr(self, name)), name.replace("_", " ")
+            if not count:
+                absent.append(title)
+                continue
+            style = "yellow" if name in self.problems else "cyan"
             # Text, not str: a square bracket in a file name is no markup.
-            table.add_row(Text(name.replace("_", " "), style), Text(str(count), style), Text(text))
+            text = Text(f"{meaning}: {_some(shown)}")
+            table.add_row(Text(title, style), Text(str(count), style), text)
+        table.add_section()
+        table.add_row("nothing found", "0", ", ".join(absent), style="dim")
         parts: list[RenderableType] = [table, Text(f"Source: {self.citation}", style="dim")]
         if self.synthetic:
             parts.insert(0, Text("SYNTHETIC DEMO DATA: no patient stands behind it", "bold red"))

@@ -240,6 +240,10 @@ def test_a_table_is_a_cohort_without_images(clinic):
         ),
         (lambda m: m["columns"]["age"].update(dicom="female"), "fills binary columns"),
         (lambda m: m["columns"]["age"].update(dicom="age", unit="months"), "must be years"),
+        (
+            lambda m: m["columns"]["smoker"].update(dicom="female", values={"F": 0, "M": 1}),
+            "is 1 for a woman",
+        ),
         (lambda m: m["table"].update(id_pattern="("), "not a regular expression"),
     ],
 )
