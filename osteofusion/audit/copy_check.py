@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import cv2
 import numpy as np
@@ -30,7 +30,8 @@ _MIN_DETAILED = 0.02
 # Gray levels, and their square: above what JPEG leaves in the black around a knee.
 _MIN_DETAIL, _MIN_VARIANCE = 0.3, 0.2
 
-_Affine = NDArray[np.float64]
+_Affine = NDArray[np.floating[Any]]
+_Image = NDArray[Any]  # where the annotations of OpenCV leave the element type open
 _Mask = NDArray[np.bool_]
 
 
@@ -213,7 +214,7 @@ def _detail(image: Floats, inside: _Mask) -> Floats:
     return cast("Floats", np.clip(detail, -usual, usual))
 
 
-def _warp(image: Gray, matrix: _Affine, grid: Floats) -> tuple[Floats, NDArray[np.uint8]]:
+def _warp(image: Gray, matrix: _Affine, grid: Floats) -> tuple[_Image, _Image]:
     """Bring an image to the pixels of a coarser grid; and 1 where it covers the grid, else 0."""
     scale, _ = _scale_and_rotation(matrix)
     # A warp does not average what it leaves out, so the picture is made small before.
@@ -239,7 +240,7 @@ def _overlaps(a: Gray, b: Gray, native: _Affine) -> tuple[float, float]:
     return min(1.0, shared / max(area_a, 1e-6)), min(1.0, shared / b.size)
 
 
-def _scale_and_rotation(matrix: _Affine) -> tuple[float, float]:
+def _scale_and_rotation(matrix: NDArray[Any]) -> tuple[float, float]:
     scale = math.sqrt(abs(np.linalg.det(matrix[:2, :2])))
     rotation = math.atan2(matrix[1, 0] - matrix[0, 1], matrix[0, 0] + matrix[1, 1])
     return scale, math.degrees(rotation)

@@ -367,6 +367,7 @@ def unite(manifests: Sequence[Manifest]) -> Manifest:
             columns[name] = column
             owner.setdefault(name, manifest.name)
     regions = list(dict.fromkeys(manifest.region for manifest in manifests))
+    scores = {manifest.label.t_score for manifest in manifests} - {None}
     return Manifest(
         name="+".join(manifest.name for manifest in manifests),
         title="; ".join(manifest.title for manifest in manifests),
@@ -376,7 +377,7 @@ def unite(manifests: Sequence[Manifest]) -> Manifest:
         synthetic=any(manifest.synthetic for manifest in manifests),
         images=next((each.images for each in manifests if each.images is not None), None),
         table=next((each.table for each in manifests if each.table is not None), None),
-        label=LabelSource(column="label"),
+        label=LabelSource(column="label", t_score=scores.pop() if len(scores) == 1 else None),
         columns=columns,
     )
 

@@ -119,7 +119,7 @@ class JoinReport:
         table.add_row("rows", str(self.rows), "table rows with a subject ID")
         table.add_section()
         absent = []
-        for name, meaning, shown in self._lines():
+        for name, meaning, shown in self.lines():
             count, title = len(getattr(self, name)), name.replace("_", " ")
             if not count:
                 absent.append(title)
@@ -135,7 +135,9 @@ class JoinReport:
             parts.insert(0, Text("SYNTHETIC DEMO DATA: no patient stands behind it", "bold red"))
         return Group(*self.sites, *parts)
 
-    def _lines(self) -> list[tuple[str, str, list[str]]]:
+    def lines(self) -> list[tuple[str, str, list[str]]]:
+        """Each finding: its name, what it means or what was done, and its items in words."""
+
         def cells(problems: list[CellProblem]) -> list[str]:
             return [
                 f"{cell.subject_id} {cell.column} {cell.value!r} "

@@ -445,6 +445,7 @@ class RadiographDataModule(LightningDataModule):
             images=self._images(rows) if self._cache is not None else [(Path(), "")] * len(rows),
             clinical=self.schema.encode(rows),
             labels=self.codes(rows),
+            t_scores=self.t_scores(rows),
             index=rows.index.to_numpy(),
             cache=self._cache,
             augmenter=Augmenter(self.augmentation) if augment and self.augmentation else None,
@@ -481,6 +482,13 @@ class RadiographDataModule(LightningDataModule):
         codes = {name: code for code, name in enumerate(self.class_names)}
         labels = rows["label"].map(codes).fillna(UNLABELLED)
         return labels.to_numpy(dtype=np.int64, copy=True)  # PyTorch wants it writable
+
+    def t_scores(self, rows: pd.DataFrame) -> np.ndarray:
+        """T-scores (n,) float64 in SD of cohort rows; NaN where unknown."""
+        name = self.cohort.manifest.label.t_score
+        if name is None or name not in rows:
+            return np.full(len(rows), np.nan)
+        return rows[name].to_numpy(dtype=np.float64)
 
 
 def refuse_missing(arm: str, table: pd.DataFrame, features: Sequence[str]) -> None:

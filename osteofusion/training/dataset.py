@@ -22,13 +22,14 @@ class RadiographDataset(Dataset[dict[str, Tensor]]):
 
     An item is requested by ``i`` (as stored) or by ``(i, seed)`` (augmented with that seed) and is
     a dict of ``image`` (1, S, S) uint8, absent without a cache; ``clinical`` (F,) float64, NaN for
-    missing; ``present`` (2,) bool, image and clinical; ``label`` int64, -1 when unknown; and
-    ``index`` int64, the row in the cohort.
+    missing; ``present`` (2,) bool, image and clinical; ``label`` int64, -1 when unknown;
+    ``t_score`` float64, NaN when unknown; and ``index`` int64, the row in the cohort.
 
     Args:
         images: Path and content hash of each row's file; an empty hash where there is none.
         clinical: (n, F) float64.
         labels: (n,) class codes.
+        t_scores: (n,) SD, NaN where unknown; a target, never an input.
         index: (n,) rows in the cohort.
         cache: Source of decoded images; None when the model reads none.
         augmenter: Applied to rows requested with a seed.
@@ -39,6 +40,7 @@ class RadiographDataset(Dataset[dict[str, Tensor]]):
         images: Sequence[tuple[Path, str]],
         clinical: np.ndarray,
         labels: np.ndarray,
+        t_scores: np.ndarray,
         index: np.ndarray,
         cache: RadiographCache | None,
         augmenter: Augmenter | None = None,
@@ -46,6 +48,7 @@ class RadiographDataset(Dataset[dict[str, Tensor]]):
         self.images = list(images)
         self.clinical = torch.tensor(clinical, dtype=torch.float64)
         self.labels = torch.tensor(labels, dtype=torch.int64)
+        self.t_scores = torch.tensor(t_scores, dtype=torch.float64)
         self.index = torch.tensor(index, dtype=torch.int64)
         self.cache = cache
         self.augmenter = augmenter
@@ -62,6 +65,7 @@ class RadiographDataset(Dataset[dict[str, Tensor]]):
             "clinical": clinical,
             "present": torch.tensor([has_image, has_clinical]),
             "label": self.labels[i],
+            "t_score": self.t_scores[i],
             "index": self.index[i],
         }
         if self.cache is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from pytorch_lightning import LightningModule
 from pytorch_lightning.utilities import rank_zero_warn
@@ -18,7 +19,13 @@ from torchmetrics.classification import (
 )
 
 from osteofusion.errors import ConfigError
-from osteofusion.models import FusionClassifier, balanced_class_weights, build_loss
+from osteofusion.models import (
+    FusionClassifier,
+    Outputs,
+    auxiliary_loss,
+    balanced_class_weights,
+    build_loss,
+)
 from osteofusion.training.datamodule import Arm, Batch, RadiographDataModule
 
 
@@ -46,6 +53,12 @@ class FusionModule(LightningModule):
         regression_start: Start the clinical side as penalised regression on the training rows.
         loss: ``cross_entropy`` or ``focal``.
         focal_gamma: Focusing exponent of the focal loss.
+        focal_alpha: Balance factor of the focal loss: of the positive class, or one a class.
+        label_smoothing: Share of the target spread over all classes.
+        auxiliary_weight: Weight of the losses of the single modalities' own heads; 0 for none.
+        t_score_weight: Weight of the T-score's likelihood, trained beside the classes; 0 for none.
+        modality_dropout: Share of training rows from which each modality is withheld, so that the
+            fused model also works with one of them.
         class_weights: ``auto`` (inverse of the sampled frequency), null, or one weight a class.
         optimizer: ``adamw`` or ``adam``.
         learning_rate: Of everything but the backbone.
@@ -72,6 +85,11 @@ class FusionModule(LightningModule):
         regression_start: bool = True,
         loss: Literal["cross_entropy", "focal"] = "cross_entropy",
         focal_gamma: float = 2.0,
+        focal_alpha: float | list[float] | None = None,
+        label_smoothing: float = 0.0,
+        auxiliary_weight: float = 0.0,
+        t_score_weight: float = 0.0,
+        modality_dropout: float = 0.0,
         class_weights: Literal["auto"] | list[float] | None = "auto",
         optimizer: Literal["adamw", "adam"] = "adamw",
         learning_rate: float = 1e-3,
@@ -87,8 +105,19 @@ class FusionModule(LightningModule):
         ):
             if not 0 < rate < math.inf:
                 raise ConfigError(f"model.{name} is {rate}; it must be positive.")
-        if not 0 <= weight_decay < math.inf:
-            raise ConfigError(f"model.weight_decay is {weight_decay}; it must be 0 or more.")
+        for name, weight in (
+            ("weight_decay", weight_decay),
+            ("auxiliary_weight", auxiliary_weight),
+            ("t_score_weight", t_score_weight),
+        ):
+            if not 0 <= weight < math.inf:
+                raise ConfigError(f"model.{name} is {weight}; it must be 0 or more.")
+        fused = {"auxiliary_weight": auxiliary_weight, "modality_dropout": modality_dropout}
+        for name, value in fused.items():
+            if value and arm != "fused":
+                raise ConfigError(f"model.{name} is {value}; the {arm} arm has one modality.")
+        if focal_alpha is not None and loss != "focal":
+            raise ConfigError(f"model.focal_alpha is {focal_alpha}; {loss} has no such factor.")
         weights: list[float] | None = None
         if class_weights == "auto":
             weights = balanced_class_weights(class_counts)
@@ -99,7 +128,7 @@ class FusionModule(LightningModule):
                     f"model.class_weights has {len(weights)} entries; the task has "
                     f"{len(class_names)} classes: {', '.join(class_names)}."
                 )
-        options = {"gamma": focal_gamma} if loss == "focal" else {}
+        focal = {"gamma": focal_gamma, "alpha": focal_alpha} if loss == "focal" else {}
         timm = {"backbone": backbone, "pretrained": pretrained} if image_encoder == "timm" else {}
         self.class_weights = weights
         try:
@@ -112,8 +141,11 @@ class FusionModule(LightningModule):
                 fusion={"name": fusion, **(fusion_options or {})},
                 head=head,
                 dropout=dropout,
+                auxiliary=auxiliary_weight > 0,
+                t_score=t_score_weight > 0,
+                modality_dropout=modality_dropout,
             )
-            self.criterion = build_loss(loss, weights, **options)
+            self.criterion = build_loss(loss, weights, label_smoothing=label_smoothing, **focal)
         except (TypeError, ValueError) as error:  # of an option of a part
             raise ConfigError(f"model: {error}.") from error
         # A one-channel input does not say which layout it has, so the weights must.
@@ -168,6 +200,11 @@ class FusionModule(LightningModule):
             rank_zero_warn(
                 "data.balanced_sampler already evens out the classes, so model.class_weights=auto "
                 "are all 1; set one of them, not both."
+            )
+        if h["t_score_weight"] and np.isnan(data.t_scores(data.side("train"))).all():
+            raise ConfigError(
+                f"model.t_score_weight is {h['t_score_weight']} and no training row has a T-score; "
+                "name its column under label.t_score in the manifest."
             )
         # A resumed run has its weights already.
         if self.trainer.ckpt_path is None and h["arm"] != "image" and h["regression_start"]:
@@ -230,9 +267,11 @@ class FusionModule(LightningModule):
         checkpoint["pretrained"] = source
 
     def _step(self, batch: Batch, stage: str, metrics: MetricCollection) -> Tensor:
-        logits = self(batch)
-        label = batch["label"]
+        outputs = self.model.outputs(batch.get("image"), batch["clinical"], batch["present"])
+        logits, label = outputs.logits, batch["label"]
         loss: Tensor = self.criterion(logits, label)
+        if self.training:
+            loss = loss + self._beside(outputs, batch)
         metrics.update(logits.detach().float().softmax(dim=1), label)
         self.log(
             f"{stage}_loss",
@@ -245,6 +284,17 @@ class FusionModule(LightningModule):
         )
         self.log_dict(metrics, on_step=False, on_epoch=True, prog_bar=False)
         return loss
+
+    def _beside(self, outputs: Outputs, batch: Batch) -> Tensor:
+        """Losses that help training and do not count when models are compared."""
+        h, total = self.hparams, outputs.logits.new_zeros(())
+        if h["auxiliary_weight"]:
+            own = auxiliary_loss(outputs, batch["label"], self.criterion)
+            total = total + h["auxiliary_weight"] * own
+        if self.model.t_score_head is not None and outputs.t_score is not None:
+            likelihood = self.model.t_score_head.loss(outputs.t_score, batch["t_score"])
+            total = total + h["t_score_weight"] * likelihood
+        return total
 
     def _predict(self, batch: Batch) -> dict[str, Tensor]:
         return {

@@ -11,6 +11,7 @@ from PIL import Image
 from osteofusion.data.cohort import build_cohort
 from osteofusion.data.drafting import draft_manifest
 from osteofusion.data.manifest import load_manifest
+from osteofusion.errors import CohortError
 
 N = 40
 RNG = np.random.default_rng(0)
@@ -429,3 +430,180 @@ def test_what_separates_the_label_is_no_feature(tmp_path):
     assert draft.manifest.columns["marker"].role == "outcome"
     assert "AUROC 1.000" in draft.text
     assert draft.manifest.features == ["weight"]
+
+
+def coded(scores=None, header="class"):
+    cells = [i % 3 for i in range(24)]
+    rows = [["id", header, *(["T-score"] if scores else [])]]
+    return rows + [[each, cells[i], *([scores[i]] if scores else [])] for i, each in enumerate(IDS)]
+
+
+def test_codes_of_the_label_are_proposed_and_not_taken(tmp_path):
+    draft = drafted(tmp_path, [f"{each}.png" for each in IDS], coded())
+    assert draft.manifest.label.column == "class"
+    assert not draft.manifest.label.values
+    assert "Unknown label '0'" in draft.problem
+    # As the comment says: delete the # of the next line.
+    assert '  # values: { "0": normal, "1": osteopenia, "2": osteoporosis }' in draft.text
+    (tmp_path / "m.yaml").write_text(draft.text.replace("# values:", "values:"))
+    labels = build_cohort(tmp_path / "m.yaml", tmp_path).report.by_label
+    assert labels == {"normal": 8, "osteopenia": 8, "osteoporosis": 8}
+
+
+def test_codes_are_taken_where_t_scores_prove_them(tmp_path):
+    scores = [[-3.1, -0.2, -1.7][i % 3] for i in range(24)]
+    draft = drafted(tmp_path, [f"{each}.png" for each in IDS], coded(scores))
+    meaning = {"0": "osteoporosis", "1": "normal", "2": "osteopenia"}
+    assert draft.manifest.label.values == meaning
+    assert draft.manifest.label.t_score == "t_score"
+    assert draft.problem is None
+
+
+def test_a_t_score_alone_is_a_label(tmp_path):
+    rows = [["id", "T-Wert"], *([each, [-3, 0, -2][i % 3]] for i, each in enumerate(IDS))]
+    draft = drafted(tmp_path, [f"{each}.png" for each in IDS], rows)
+    assert draft.manifest.label.t_score == "t_score"
+    assert draft.problem is None
+
+
+def test_without_a_label_the_draft_says_what_to_bring(tmp_path):
+    rows = [["id", "age"], *([each, 50 + i] for i, each in enumerate(IDS))]
+    draft = drafted(tmp_path, [f"{each}.png" for each in IDS], rows)
+    assert "bring a CSV" in draft.problem
+    table(tmp_path / "films" / ".." / "labels.csv", labelled(IDS, header="id"))
+    lines = (tmp_path / "labels.csv").read_text().replace("diagnosis", "label")
+    (tmp_path / "labels.csv").write_text(lines)
+    assert build_cohort(draft.manifest, tmp_path).report.joined == 24
+
+
+@pytest.mark.parametrize(
+    "folders",
+    [
+        ("normal", "osteopenia", "osteoporosis"),
+        ("Normal", "OSTEOPENIA", "Osteoporosis"),
+        ("1. Normalbefund", "2. Osteopenie", "3. Osteoporose"),
+        ("knees/Healthy", "knees/Osteopenic", "knees/Osteoporotic"),
+        ("Норма", "Остеопения", "Остеопороз"),
+    ],
+)
+def test_class_folders_alone(tmp_path, folders):
+    for i in range(6):
+        png(tmp_path / folders[i % 3] / f"{i}.png")
+    draft = draft_manifest(tmp_path, None)
+    assert draft.problem is None
+    assert draft.manifest.table is None
+    labels = build_cohort(draft.manifest, tmp_path).report.by_label
+    assert labels == {"normal": 2, "osteopenia": 2, "osteoporosis": 2}
+
+
+def test_coded_folders_are_told_and_not_taken(tmp_path):
+    for i in range(6):
+        png(tmp_path / "films" / str(i % 3) / f"{i}.png")
+    draft = draft_manifest(tmp_path / "films", None)
+    assert draft.manifest.images.layout == "folder"
+    assert "EDIT: if the folders '0', '1', '2' are classes" in draft.text
+    assert "Label file" in draft.problem
+
+
+def test_a_flat_folder_of_dicom_alone(tmp_path):
+    for i in range(4):
+        dicom(tmp_path / "films" / f"{i}.dcm", PatientSex="F", PatientAge="061Y")
+    draft = draft_manifest(tmp_path / "films", None)
+    assert draft.manifest.columns["age"].dicom == "age"
+    assert draft.manifest.columns["female"].dicom == "female"
+    assert "bring a CSV" in draft.problem
+
+
+def test_the_patient_id_of_dicom_headers_may_be_the_id(tmp_path):
+    ids = ["A12", "B7", "C9"]
+    for i, each in enumerate(ids):
+        dicom(tmp_path / "films" / f"IM{i:04d}", PatientID=each)
+    draft = draft_manifest(tmp_path / "films", table(tmp_path / "t.csv", labelled(ids)))
+    assert draft.manifest.images.id == "header"
+    assert draft.problem is None
+    assert build_cohort(draft.manifest, tmp_path).report.joined == 3
+
+
+def test_a_table_alone(tmp_path):
+    rows = labelled(IDS, age=[50 + i % 9 for i in range(24)])
+    draft = draft_manifest(None, table(tmp_path / "t.csv", rows))
+    assert draft.manifest.images is None
+    assert draft.manifest.table.id == "id"
+    assert draft.problem is None
+    assert build_cohort(draft.manifest, tmp_path).report.joined == 24
+
+
+def test_one_row_a_film_names_its_image(tmp_path):
+    rows = [["patient", "film", "diagnosis"]]
+    for i in range(6):
+        png(tmp_path / "films" / f"x{i}.png")
+        rows.append([f"P{i // 2}", f"films/x{i}.png", ["normal", "osteoporosis"][i // 2 % 2]])
+    draft = draft_manifest(tmp_path / "films", table(tmp_path / "t.csv", rows))
+    assert draft.manifest.images.layout == "column"
+    assert draft.manifest.table.id == "patient"
+    report = build_cohort(draft.manifest, tmp_path).report
+    assert (report.joined, report.subjects) == (6, 3)
+
+
+ODD = [
+    "a: b",
+    "# x",
+    "{y}",
+    "'q'",
+    '"dq"',
+    "yes",
+    "null",
+    "1.5",
+    "- z",
+    "Größe\nzwei",
+    "&a",
+    "%",
+    "?",
+]
+
+
+def test_odd_headers_survive_yaml(tmp_path):
+    book = openpyxl.Workbook()
+    columns = {header: [f"{i % 5 + j}" for i in range(24)] for j, header in enumerate(ODD)}
+    for row in labelled(IDS, **columns):
+        book.active.append(row)
+    book.save(tmp_path / "t.xlsx")
+    for each in IDS:
+        png(tmp_path / "films" / f"{each}.png")
+    draft = draft_manifest(tmp_path / "films", tmp_path / "t.xlsx")
+    (tmp_path / "m.yaml").write_text(draft.text, encoding="utf-8")
+    assert load_manifest(tmp_path / "m.yaml") == draft.manifest
+    report = build_cohort(tmp_path / "m.yaml", tmp_path).report
+    assert not report.absent_columns
+    assert not report.unmapped_columns
+
+
+def test_a_header_given_twice_is_told(tmp_path):
+    rows = [["id", "Age", "age ", "diagnosis"]]
+    rows += [[each, 50 + i, 60 + i, ["normal", "osteopenia"][i % 2]] for i, each in enumerate(IDS)]
+    draft = drafted(tmp_path, [f"{each}.png" for each in IDS], rows)
+    assert not draft.manifest.columns
+    assert "'Age' stand above several columns" in draft.text
+
+
+def test_a_title_above_the_header_is_a_sentence(tmp_path):
+    rows = [["Studie Osteo 2021"], [], ["id", "age", "diagnosis"], ["A1", 50, "normal"]]
+    with pytest.raises(CohortError, match="first row is a title"):
+        drafted(tmp_path, ["A1.png"], rows)
+
+
+def test_the_draft_of_the_real_cohort_is_close_to_ours(mendeley):
+    draft = draft_manifest(mendeley, mendeley / "patient details.xlsx").manifest
+    ours = load_manifest("mendeley")
+    assert (draft.label, draft.images, draft.table.id) == (ours.label, ours.images, ours.table.id)
+    assert draft.region == "knee"
+    shared = set(draft.columns) & set(ours.columns)
+    shared -= {"obesity"}  # that it is BMI once more takes a person
+    assert len(shared) >= 18
+    for name in shared:
+        one, other = draft.columns[name], ours.columns[name]
+        assert (one.kind, one.role, one.unit) == (other.kind, other.role, other.unit), name
+        assert (one.range, one.scale, one.at_most) == (other.range, other.scale, other.at_most)
+        assert one.only_if == other.only_if
+    cohort = build_cohort(draft, mendeley)
+    assert cohort.report.joined == 239

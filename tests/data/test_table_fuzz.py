@@ -60,7 +60,9 @@ def grids(draw, cells):
         cell = draw(st.sampled_from([cells, st.sampled_from(few)]))
         columns.append([draw(headers), *draw(st.lists(cell, min_size=length, max_size=length))])
     if draw(st.integers(0, 9)):
-        ids = [draw(st.sampled_from(["A{}", "00{}", "{}", "p-{}"])).format(i) for i in range(length)]
+        ids = [
+            draw(st.sampled_from(["A{}", "00{}", "{}", "p-{}"])).format(i) for i in range(length)
+        ]
         if length > 2 and draw(st.booleans()):
             ids[0] = ids[1]
         columns.append([draw(st.sampled_from(["id", "Patient", "nr"])), *ids])
@@ -114,7 +116,7 @@ def accounted(folder, path, with_images=True):
 settings.register_profile(
     "tables", deadline=None, suppress_health_check=list(HealthCheck), print_blob=True
 )
-TABLES = settings(settings.get_profile("tables"), max_examples=80)
+TABLES = settings(settings.get_profile("tables"), max_examples=30)
 
 
 @TABLES

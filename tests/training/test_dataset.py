@@ -91,6 +91,7 @@ def dataset(tmp_path_factory):
         images,
         clinical,
         labels=np.arange(N) % 2,
+        t_scores=np.linspace(-4, 1, N),
         index=np.arange(100, 100 + N),
         cache=RadiographCache(folder / "cache", RadiographPreprocessing(32)),
         augmenter=Augmenter(Augmentation()),
@@ -133,7 +134,7 @@ def test_only_seeded_requests_are_augmented(dataset):
 def test_without_a_cache_there_is_no_image(dataset):
     bare = RadiographDataset(
         dataset.images,
-        *(x.numpy() for x in (dataset.clinical, dataset.labels, dataset.index)),
+        *(x.numpy() for x in (dataset.clinical, dataset.labels, dataset.t_scores, dataset.index)),
         None,
     )
     assert "image" not in bare[0]

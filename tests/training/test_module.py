@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+import yaml
 from pytorch_lightning import Trainer
 
 from osteofusion.errors import ConfigError
@@ -124,3 +126,102 @@ def test_pixels_become_intensities():
     image = module().on_after_batch_transfer(batch, 0)["image"]
     assert image.dtype == torch.float32
     assert image.flatten().tolist() == pytest.approx([0.0, 0.2, 1.0, 0.4])
+
+
+# ---- losses beside the classes ----
+
+EVERYTHING = {
+    "auxiliary_weight": 0.3,
+    "t_score_weight": 0.1,
+    "modality_dropout": 0.2,
+    "label_smoothing": 0.1,
+    "loss": "focal",
+    "focal_alpha": 0.25,
+}
+
+
+def test_all_losses_train_together_from_options(cli, tmp_path):
+    options = [f"--model.{name}={value}" for name, value in EVERYTHING.items()]
+    cli.fit(*options, cwd=tmp_path)
+    run = tmp_path / "runs/binary/version_0"
+    content = torch.load(run / "checkpoints/best.ckpt", weights_only=True)
+    learnt = content["state_dict"]
+    for part in ("image_head", "clinical_head", "t_score_head"):
+        assert any(f"model.{part}." in key for key in learnt), part
+    assert cli("test", "--ckpt_path", run, cwd=tmp_path).code == 0
+
+
+def test_each_loss_beside_the_classes_reaches_its_weights(demo):
+    data = RadiographDataModule(root=str(demo), image_size=32, batch_size=8)
+    batch = next(iter(data.train_dataloader()))
+    assert batch["t_score"].isfinite().all()
+    given = {"class_names": data.class_names, "clinical": data.clinical, "arm": "fused"}
+
+    def loss_and_heads(**options):
+        torch.manual_seed(0)
+        built = module(**given, **options)
+        ready = built.on_after_batch_transfer(batch, 0)
+        built.log = built.log_dict = lambda *_, **__: None
+        loss = built.training_step(ready, 0)
+        loss.backward()
+        heads = {
+            name: parameter.grad is not None and parameter.grad.abs().sum() > 0
+            for name, parameter in built.model.named_parameters()
+            if name.startswith(("image_head", "clinical_head", "t_score_head"))
+        }
+        return loss.item(), heads
+
+    plain_loss, none = loss_and_heads()
+    assert none == {}
+    for option in ("auxiliary_weight", "t_score_weight"):
+        loss, heads = loss_and_heads(**{option: 0.5})
+        assert loss != pytest.approx(plain_loss, abs=1e-3)
+        assert heads
+        assert all(heads.values())
+
+
+def test_validation_loss_counts_the_classes_alone(demo):
+    data = RadiographDataModule(root=str(demo), image_size=32, batch_size=8)
+    given = {"class_names": data.class_names, "clinical": data.clinical, "arm": "fused"}
+    batch = next(iter(data.val_dataloader()))
+    losses = []
+    for options in ({}, {"auxiliary_weight": 0.5, "t_score_weight": 0.5}):
+        torch.manual_seed(0)
+        built = module(**given).eval()
+        other = module(**given, **options).eval()
+        other.load_state_dict(built.state_dict(), strict=False)
+        ready = other.on_after_batch_transfer(batch, 0)
+        seen = {}
+        other.log = lambda name, value, seen=seen, **_: seen.update({name: value.item()})
+        other.log_dict = lambda *_, **__: None
+        other.validation_step(ready, 0)
+        losses.append(seen["val_loss"])
+    assert losses[0] == pytest.approx(losses[1], abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"auxiliary_weight": 0.3}, "the image arm has one modality"),
+        ({"modality_dropout": 0.3}, "the image arm has one modality"),
+        ({"t_score_weight": -1.0}, r"model\.t_score_weight is -1\.0"),
+        ({"focal_alpha": 0.3}, "cross_entropy has no such factor"),
+        ({"label_smoothing": 1.5}, "expected a share"),
+    ],
+)
+def test_options_without_meaning_are_refused(options, message):
+    with pytest.raises(ConfigError, match=message):
+        module(**options)
+
+
+def test_a_t_score_target_needs_t_scores(cli, demo, tmp_path):
+    manifest = tmp_path / "no_score.yaml"
+    content = yaml.safe_load((Path(__file__).parents[2] / "manifests/demo.yaml").read_text())
+    del content["label"]["t_score"]
+    manifest.write_text(yaml.safe_dump(content))
+    result = cli(
+        "fit", "--config", "binary.yaml", *cli.toy, "--data.manifest", manifest,
+        "--model.t_score_weight", 0.1, cwd=tmp_path,
+    )  # fmt: skip
+    assert result.code == 2
+    assert "no training row has a T-score" in result.err

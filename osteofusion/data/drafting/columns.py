@@ -97,9 +97,7 @@ def _numeric(draft: ColumnDraft, concept: Concept | None) -> None:
         return
     if concepts.says(draft.profile.header, "birth"):
         draft.entry["role"] = "ignored"
-        draft.comments.append(
-            "a year of birth says the age only beside the year of the film"
-        )
+        draft.comments.append("a year of birth says the age only beside the year of the film")
         return
     if concept is not None and concept.quantity is not None:
         _measure(draft, concept.quantity)

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import pandas as pd
+
 from osteofusion.data.drafting.columns import ColumnDraft
 from osteofusion.data.drafting.concepts import canonical_name
 from osteofusion.data.drafting.folders import ImageFolder, guess_region, look_at_images, region_of
@@ -21,7 +23,7 @@ from osteofusion.data.drafting.sections import (
     add_table,
     meet,
 )
-from osteofusion.data.drafting.sheets import look_at_table
+from osteofusion.data.drafting.sheets import ReadTable, look_at_table
 from osteofusion.data.drafting.trial import try_join
 from osteofusion.data.drafting.words import shown
 from osteofusion.data.manifest import Manifest
@@ -68,15 +70,17 @@ def draft_manifest(
     sections = Sections()
     _head(sections, found, base, [path for path in (images, table) if path is not None], name)
     columns: list[ColumnDraft] = []
+    read: ReadTable | None = None
     if table is not None:
-        columns, label = _from_table(sections, found, images, table, base)
+        read = look_at_table(table, found.stems if found is not None else [])
+        columns, label = _from_table(sections, read, found, images, table, base)
     else:
         assert images is not None  # as _base has seen
         found = look_at_images(images, base)
         add_images(sections, found, images, base, None)
         label = LabelDraft() if found.folders else without_source("id")
     add_label(sections, label, found)
-    return _finish(sections, columns, found, base)
+    return _finish(sections, columns, found, base, None if read is None else read.raw)
 
 
 def _absolute(path: Path | None) -> Path | None:
@@ -118,9 +122,13 @@ def _head(
 
 
 def _from_table(
-    sections: Sections, found: ImageFolder | None, images: Path | None, table: Path, base: Path
+    sections: Sections,
+    read: ReadTable,
+    found: ImageFolder | None,
+    images: Path | None,
+    table: Path,
+    base: Path,
 ) -> tuple[list[ColumnDraft], LabelDraft]:
-    read = look_at_table(table, found.stems if found is not None else [])
     meeting = meet(read.raw, found, base)
     if meeting is None:
         raise CohortError(
@@ -146,7 +154,11 @@ def _from_table(
 
 
 def _finish(
-    sections: Sections, columns: Sequence[ColumnDraft], found: ImageFolder | None, base: Path
+    sections: Sections,
+    columns: Sequence[ColumnDraft],
+    found: ImageFolder | None,
+    base: Path,
+    raw: pd.DataFrame | None,
 ) -> Draft:
     add_columns(sections, columns, found)
     for column in columns:
@@ -155,7 +167,7 @@ def _finish(
             sections.content["region"] = region
             sections.comments[("region",)] = [f"by the column {shown([column.profile.header])}"]
     manifest = Manifest.model_validate(sections.content)
-    report, problem = try_join(manifest, base)
+    report, problem = try_join(manifest, base, raw)
     leaks = {leak["column"]: leak["why"] for leak in report.suspected_leaks}
     for name, why in leaks.items():
         sections.content["columns"][name]["role"] = "outcome"

@@ -10,7 +10,17 @@ from osteofusion.data.manifest import normalise_word
 
 # What NFKD does not take apart.
 _LETTERS = str.maketrans(
-    {"ß": "ss", "ł": "l", "\u0131": "i", "ø": "o", "đ": "d", "æ": "ae", "œ": "oe", "ð": "d", "þ": "th"}
+    {
+        "ß": "ss",
+        "ł": "l",
+        "\u0131": "i",
+        "ø": "o",
+        "đ": "d",
+        "æ": "ae",
+        "œ": "oe",
+        "ð": "d",
+        "þ": "th",
+    }
 )
 
 

@@ -1,0 +1,138 @@
+"""Films as the page shows them: contact sheets, and copies filed under several names."""
+
+from __future__ import annotations
+
+import base64
+import os
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import cv2
+import numpy as np
+import pandas as pd
+from rich.console import Console
+from rich.progress import track
+
+from osteofusion.data.manifest import Manifest
+from osteofusion.data.page.classes import words
+from osteofusion.data.radiograph import Gray, read_radiograph
+from osteofusion.errors import RadiographError
+
+MOST_FILMS = 24  # on one contact sheet
+MOST_GROUPS = 40  # groups of copies that are shown as pictures
+SIDE = 144  # pixels of the longer side of a thumbnail
+_QUALITY = 70
+_WHO = ("age", "female", "male", "sex", "gender")
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """Some films of one class or family.
+
+    Attributes:
+        title: The class or family.
+        films: How many films it has.
+        chosen: Positions in the table of those shown.
+    """
+
+    title: str
+    films: int
+    chosen: list[int]
+
+
+@dataclass(frozen=True)
+class Copies:
+    """Byte-identical files.
+
+    Attributes:
+        rows: Positions in the table.
+        conflicting: Whether their labels differ.
+        differs: Facts about the patient in which their rows differ, as read.
+    """
+
+    rows: list[int]
+    conflicting: bool
+    differs: tuple[str, ...]
+
+
+def contact_sheets(kinds: pd.Series) -> list[Sheet]:
+    """A sheet of at most 24 films for each kind, in the kinds' order.
+
+    Every n-th film is taken, in the order of the table, from a seeded start.
+
+    Args:
+        kinds: Category of each row of the table; every category occurs.
+    """
+    rng = np.random.default_rng(0)
+    sheets = []
+    for kind in kinds.cat.categories:
+        rows = np.flatnonzero(kinds == kind)
+        step = max(1.0, len(rows) / MOST_FILMS)
+        places = np.arange(rng.uniform(0, step), len(rows), step).astype(int)
+        if len(rows) <= MOST_FILMS:
+            places = np.arange(len(rows))
+        sheets.append(Sheet(str(kind), len(rows), rows[places].tolist()))
+    return sheets
+
+
+def copy_groups(table: pd.DataFrame, manifest: Manifest) -> list[Copies]:
+    """Groups of byte-identical files, those first whose labels or patients differ."""
+    who = patient_columns(table, manifest)
+    digests = table["image_sha256"].reset_index(drop=True)
+    groups = []
+    for _, members in digests.groupby(digests, sort=False):
+        if len(members) < 2:
+            continue
+        rows = table.iloc[members.index]
+        differs = tuple(words(name) for name in who if rows[name].nunique() > 1)
+        groups.append(Copies(members.index.tolist(), rows["label"].nunique() > 1, differs))
+    return sorted(groups, key=lambda group: (not group.conflicting, -len(group.differs)))
+
+
+def patient_columns(table: pd.DataFrame, manifest: Manifest) -> list[str]:
+    """Columns with the age and the sex, by what the manifest or their names say."""
+    return [
+        name
+        for name, column in manifest.columns.items()
+        if name in table and (column.dicom in ("age", "female") or name in _WHO)
+    ]
+
+
+def thumbnails(
+    files: Mapping[int, Path], *, progress: bool = False
+) -> dict[int, tuple[str, str]]:
+    """A small JPEG of each film as a data URI, or why there is none.
+
+    Returns:
+        For each key the URI and the reason; one of them is empty.
+    """
+
+    def shrink(path: Path) -> tuple[str, str]:
+        try:
+            return _data_uri(read_radiograph(path)), ""
+        except RadiographError as error:
+            return "", str(error)
+
+    console = Console(stderr=True)
+    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+        made: Iterable[tuple[str, str]] = track(
+            pool.map(shrink, files.values()),
+            description="Drawing thumbnails",
+            total=len(files),
+            console=console,
+            transient=True,
+            disable=not progress or not console.is_terminal,
+        )
+        return dict(zip(files, made, strict=True))
+
+
+def _data_uri(gray: Gray) -> str:
+    scale = SIDE / max(gray.shape)
+    if scale < 1:
+        size = (max(1, round(gray.shape[1] * scale)), max(1, round(gray.shape[0] * scale)))
+        gray = cast("Gray", cv2.resize(gray, size, interpolation=cv2.INTER_AREA))
+    _, encoded = cv2.imencode(".jpg", gray, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
+    return "data:image/jpeg;base64," + base64.b64encode(encoded.tobytes()).decode("ascii")
