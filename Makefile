@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint slow clean
+.PHONY: demo test lint slow bench clean
 
 # Train on the embedded demo cohort and report.
 demo: $(VENV)/.installed
@@ -15,6 +15,10 @@ test: $(VENV)/.installed-dev
 
 slow: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m slow
+
+# Parameters and time of each fusion, relative to concatenation.
+bench: $(VENV)/.installed-dev
+	$(BIN)/python tests/benchmarks/fusions.py
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

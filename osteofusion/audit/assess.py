@@ -11,7 +11,7 @@ import pandas as pd
 
 from osteofusion.audit.copies import CopySearch, find_copies
 from osteofusion.audit.drift import DriftTest, compare_sides, find_drift, tell_apart
-from osteofusion.audit.features import FeatureReadings, read_features
+from osteofusion.audit.features import read_features
 from osteofusion.audit.file_facts import GROUPS, FileFacts, read_file_facts
 from osteofusion.audit.findings import AuditReport, Finding, LabelReading
 from osteofusion.audit.predictability import Reading, Target, holm

@@ -78,7 +78,7 @@ def draw_page(copies: Sequence[Copy], paths: Sequence[Path], *, title: str) -> F
 
 
 def _show(axis: Axes, image: Gray) -> float:
-    scale = min(1.0, _SIDE / max(image.shape))
+    scale = float(min(1.0, _SIDE / max(image.shape)))
     size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
     small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
     axis.imshow(small, cmap="gray", vmin=0, vmax=255, interpolation="none")

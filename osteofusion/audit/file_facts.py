@@ -20,6 +20,7 @@ from PIL import Image, JpegImagePlugin
 from rich.console import Console
 from rich.progress import track
 
+from osteofusion.audit.sources import shown
 from osteofusion.data.dicom import require_pydicom
 from osteofusion.data.radiograph import Gray, decode_radiograph, is_dicom, read_bytes
 from osteofusion.errors import RadiographError
@@ -140,7 +141,7 @@ def _examine(path: Path) -> tuple[dict[str, Any] | str, str]:
 
 
 def _name_facts(path: Path) -> dict[str, Any]:
-    stem = path.stem
+    stem = shown(path.stem)
     numbers = re.findall(r"\d+", stem)
     prefix = re.match(r"\D*", stem)
     shape = re.sub(r"\d+", "9", re.sub(r"[^\W\d_]+", "a", stem))
@@ -150,7 +151,7 @@ def _name_facts(path: Path) -> dict[str, Any]:
         "name_digits": float(sum(map(len, numbers))),
         "name_number": float(numbers[-1][-15:]) if numbers else np.nan,
         "name_length": float(len(stem)),
-        "extension": path.suffix,
+        "extension": shown(path.suffix),
     }
 
 

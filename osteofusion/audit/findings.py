@@ -165,19 +165,27 @@ class AuditReport:
             ("splits", self.splits),
             ("sources", self.sources if len(self.sources) > 1 else {}),
         ):
-            shown = ", ".join(f"{count} {word}" for word, count in counts.items())
-            table.add_row(name, str(len(counts)) if counts else "-", Text(shown or "none"))
+            if counts:
+                shown = ", ".join(f"{count} {word}" for word, count in counts.items())
+                table.add_row(name, str(len(counts)), Text(shown))
         table.add_section()
         for finding in self.findings:
-            style = "" if not finding.count else "yellow" if finding.wrong else "cyan"
-            text = finding.meaning if finding.count or finding.count is None else ""
-            if finding.examples:
-                text = f"{text}: {some(finding.examples)}"
-            count = "-" if finding.count is None else str(finding.count)
-            # Text, not str: a square bracket in a file name is no markup.
-            table.add_row(
-                Text(finding.name.replace("_", " "), style), Text(count, style), Text(text)
-            )
+            if finding.count:
+                style = "yellow" if finding.wrong else "cyan"
+                text = finding.meaning
+                text += f": {some(finding.examples)}" if finding.examples else ""
+                # Text, not str: a square bracket in a file name is no markup.
+                count = Text(str(finding.count), style)
+                table.add_row(Text(_words(finding), style), count, Text(text))
+        clean = [_words(finding) for finding in self.findings if finding.count == 0]
+        if clean:
+            table.add_row("not found", "0", Text(", ".join(clean)))
+        unchecked: dict[str, list[str]] = {}
+        for finding in self.findings:
+            if finding.count is None:
+                unchecked.setdefault(finding.meaning, []).append(_words(finding))
+        for why, names in unchecked.items():
+            table.add_row(Text("not checked", "dim"), "-", Text(f"{', '.join(names)}: {why}"))
         return table
 
     def _readings(self) -> Table:
@@ -240,6 +248,10 @@ def some(items: Sequence[str], limit: int = _SHOWN) -> str:
     """The first items, and how many more there are."""
     text = "; ".join(items[:limit])
     return text if len(items) <= limit else f"{text}; and {len(items) - limit} more (report.json)"
+
+
+def _words(finding: Finding) -> str:
+    return finding.name.replace("_", " ")
 
 
 def _interval(reading: Reading) -> str:

@@ -105,13 +105,13 @@ def copy_findings(
     findings.append(_across_splits(collection, films, names))
     for what, (values, meaning) in several.items():
         if values.nunique() < 2:
+            if what == "sources":  # the usual case
+                continue
             findings.append(_unchecked(f"copies_across_{what}", f"fewer than two {what} are known"))
             continue
         known = values.tolist()
         groups = [group for group in films if len({known[i] for i in group} - {None}) > 1]
-        examples = [
-            " = ".join(f"{names[i]} {known[i] or 'unknown'}" for i in group) for group in groups
-        ]
+        examples = [" = ".join(_with(names[i], known[i]) for i in group) for group in groups]
         findings.append(Finding(f"copies_across_{what}", len(groups), meaning, examples))
     return findings
 
@@ -171,7 +171,7 @@ def _identical_groups(copies: Sequence[Copy]) -> list[list[int]]:
 
 
 def _unchecked(name: str, why: str) -> Finding:
-    return Finding(name, None, f"not checked: {why}")
+    return Finding(name, None, why)
 
 
 def _division_between(one: Sequence[str | None], other: Sequence[str | None]) -> int | None:
@@ -187,6 +187,10 @@ def _differ(one: object, other: object) -> bool:
 def _badness(copy: Copy) -> tuple[list[bool], bool, float]:
     spoils = [name not in copy.across for name in _WORST_FIRST]
     return spoils, copy.kind == "identical", -copy.correlation
+
+
+def _with(name: str, value: str | None) -> str:
+    return name if value == name else f"{name} {value or 'unknown'}"
 
 
 def _stem(name: str) -> str:

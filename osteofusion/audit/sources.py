@@ -91,7 +91,7 @@ def from_cohort(manifests: Sequence[str], roots: Sequence[Path], *, progress: bo
     for finding in report.problems:
         if finding.startswith(("images_", "rows_", "label_", "unreadable_", "duplicate_")):
             count = len(getattr(report, finding))
-            notes.append(f"{count} {finding.replace('_', ' ')} (see osteofusion cohort)")
+            notes.append(f"{finding.replace('_', ' ')}: {count} (see osteofusion cohort)")
     roles = {name: cohort.manifest.columns[name] for name in names}
     kept = {name: c for name, c in roles.items() if c.role in ("feature", "outcome")}
     title = f"{report.manifest}{'' if several else f': {report.title}'}"
@@ -137,7 +137,7 @@ def from_folders(roots: Sequence[Path]) -> Collection:
     table = pd.concat(parts, ignore_index=True)
     sides = table.pop("split")
     divisions = pd.DataFrame({"split": sides}) if sides.notna().any() else _no_divisions(len(table))
-    title = " and ".join(map(str, roots))
+    title = " and ".join(map(shown, roots))
     return Collection(title, table, pd.DataFrame(index=table.index), {}, divisions, notes)
 
 

@@ -11,7 +11,7 @@ from osteofusion.audit.predictability import Reading, Target, holm
 def reading_findings(target: Target, readings: list[LabelReading]) -> list[Finding]:
     """From which facts the label can be read, in the pixels and outside."""
     if target.reason is not None:
-        why = f"not checked: {target.reason}"
+        why = target.reason
         return [Finding(f"label_{where}", None, why) for where in ("in_pixels", "outside_pixels")]
     found: dict[bool, list[str]] = {True: [], False: []}
     for item in readings:
@@ -37,7 +37,7 @@ def reading_findings(target: Target, readings: list[LabelReading]) -> list[Findi
 def feature_finding(features: FeatureReadings | None) -> Finding:
     """Features that are the label under another name."""
     if features is None:
-        return Finding("perfect_features", None, "not checked: no clinical columns")
+        return Finding("perfect_features", None, "no clinical columns")
     leaks = [
         f"{reading.column}{' missing' if reading.what == 'missing' else ''} "
         f"(AUROC {reading.auroc:.3f} for {reading.label})"
@@ -61,7 +61,7 @@ def drift_findings(
     ):
         if not drift and not sides:
             if what == "splits":
-                why = "not checked: no splits are known"
+                why = "no splits are known"
                 findings.append(Finding("splits_differ", None, why))
             continue
         examples = [

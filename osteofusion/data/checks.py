@@ -41,7 +41,11 @@ def describe(joined: pd.DataFrame, manifest: Manifest, report: JoinReport) -> No
             values = joined[name]
             if values.nunique(dropna=True) <= 1:
                 report.constant_columns.append(name)
-            elif column.role == "feature" and (why := _leak(values, joined["label"])) is not None:
+            why = _leak(values, joined["label"])
+            if why is None:
+                why = _leak(values.isna().astype(np.float64), joined["label"])
+                why = None if why is None else f"whether it is missing: {why}"
+            if why is not None and column.role == "feature":
                 report.suspected_leaks.append({"column": name, "why": why})
     expected = manifest.expected
     counts = [

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from osteofusion.data.clinical import MISSING_WORDS
 from osteofusion.data.manifest import LABELS, Manifest, Table, normalise_word, subject_id
 from osteofusion.data.report import JoinReport
 from osteofusion.data.table import find_column, need_column, read_table
@@ -89,7 +90,7 @@ def read_labels(
         if header is not None:
             found = [
                 None
-                if cell is None
+                if cell is None or normalise_word(cell) in MISSING_WORDS
                 else _canonical_label(cell, manifest, f"table {path}, row {row}, {header!r}")
                 for row, cell in raw[header].items()
             ]

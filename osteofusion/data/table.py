@@ -26,7 +26,8 @@ ROW = "row"
 def read_table(path: Path, spec: Table) -> pd.DataFrame:
     """All rows with any content, headers as in the file, cells as objects (None where empty).
 
-    A column with content and no header is called "(column 3)" by its place. The index, named ``row``, is the row number a spreadsheet program shows, for messages.
+    The index, named ``row``, is the row number a spreadsheet program shows, for messages. A column
+    with content and no header is called "(column 3)" by its place.
 
     Raises:
         CohortError: the file is missing, damaged, password-protected, empty, or lacks the sheet.

@@ -30,14 +30,14 @@ def save(film, path):
 
 
 class Copied:
-    """Originals, copies of some, and what a search among all of them found."""
+    """Originals, copies of every n-th, and what a search among all of them found."""
 
-    def __init__(self, originals, kinds, folder):
+    def __init__(self, originals, kinds, folder, every=1):
         rng = np.random.default_rng(0)
         self.paths = list(originals)
         self.origin = list(range(len(originals)))
         self.kinds = ["original"] * len(originals)
-        for i, original in enumerate(originals):
+        for i, original in list(enumerate(originals))[::every]:
             film = read_radiograph(original)
             for kind in kinds:
                 path = write_copy(film, kind, folder / f"{i}_{kind}", rng)
@@ -64,18 +64,18 @@ class Copied:
 @pytest.fixture(scope="module")
 def textures(tmp_path_factory):
     folder = tmp_path_factory.mktemp("textures")
-    return [save(texture(i), folder / f"{i}.png") for i in range(24)]
+    return [save(texture(i), folder / f"{i}.png") for i in range(14)]
 
 
 @pytest.fixture(scope="module")
 def copied_textures(textures, tmp_path_factory):
-    return Copied(textures[:3], OF_TEXTURES, tmp_path_factory.mktemp("copies"))
+    return Copied(textures[:6], OF_TEXTURES, tmp_path_factory.mktemp("copies"), every=3)
 
 
 @pytest.fixture(scope="module")
 def copied_knees(tmp_path_factory):
-    films = mendeley_films()[::55]
-    return Copied(films, COPIES, tmp_path_factory.mktemp("knees"))
+    films = mendeley_films()[::30]
+    return Copied(films, COPIES, tmp_path_factory.mktemp("knees"), every=4)
 
 
 @pytest.mark.parametrize("kind", OF_TEXTURES)
@@ -85,8 +85,7 @@ def test_a_copy_is_found_whatever_was_done_to_it(copied_textures, kind):
 
 @pytest.mark.parametrize("kind", COPIES)
 def test_a_copy_of_a_real_film_is_found(copied_knees, kind):
-    allowed = 0.75 if kind == "crop50" else 1  # a random quarter may show nothing but black
-    assert copied_knees.recall(kind) >= allowed
+    assert copied_knees.recall(kind) == 1
 
 
 def test_copies_of_different_films_are_left_apart(copied_textures, copied_knees):
@@ -100,7 +99,7 @@ def test_different_films_are_left_apart(textures):
 
 def test_drawings_of_one_outline_are_left_apart(tmp_path):
     """All demo knees share their outlines and a caption: what differs is inside the bones."""
-    root = write_demo(tmp_path / "demo", subjects=60)
+    root = write_demo(tmp_path / "demo", subjects=40)
     paths = sorted(root.glob("*/*.*"))
     search = find_copies(paths)
     assert [pair.kind for pair in search.pairs] == ["identical"] * 4
@@ -111,7 +110,7 @@ def test_thumbnails_of_different_hands_are_left_apart():
     root = SHARED / "rsna_boneage" / "boneage-training-dataset"
     if not root.is_dir():
         pytest.skip("the RSNA radiographs are not beside this checkout")
-    search = find_copies(sorted(root.iterdir())[:70])
+    search = find_copies(sorted(root.iterdir())[:60])
     assert search.pairs == search.unreadable == []
 
 
@@ -208,7 +207,7 @@ def test_nothing_is_no_copy_of_anything(textures, count):
 
 
 def test_the_result_does_not_depend_on_the_number_of_workers(copied_textures):
-    some = copied_textures.paths[:20] + copied_textures.paths[-10:]
+    some = copied_textures.paths[:20]
     assert find_copies(some, workers=1) == find_copies(some, workers=3)
 
 

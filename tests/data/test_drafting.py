@@ -1,3 +1,4 @@
+# ruff: noqa: RUF001
 """Manifests drafted from foreign tables: what is found by looking, up to the cohort."""
 
 from __future__ import annotations
@@ -5,7 +6,6 @@ from __future__ import annotations
 import numpy as np
 import openpyxl
 import pytest
-import yaml
 from PIL import Image
 
 from osteofusion.data.cohort import build_cohort
@@ -49,7 +49,8 @@ def dicom(path, **facts):
 GERMAN = {
     "encoding": "cp1252",
     "headers": ["Lfd. Nr.", "Fallnummer", "Geschlecht", "Alter (Monate)", "Größe [cm]", "Gewicht",
-                "Raucher", "Menopausenalter", "Frühere Brüche", "T-Wert", "Bisphosphonate", "Befund"],
+                "Raucher", "Menopausenalter", "Frühere Brüche", "T-Wert", "Bisphosphonate",
+                "Befund"],
     "sex": ("w", "m"),
     "answers": ("ja", "nein"),
     "labels": {"normal": "Normalbefund", "osteopenia": "Osteopenie", "osteoporosis": "Osteoporose"},
@@ -276,9 +277,9 @@ IDS = [f"A{i}" for i in range(24)]
 def column(tmp_path, header, cells):
     """The entry and the text of a draft with one more column."""
     cells = [cells[i % len(cells)] for i in range(len(IDS))]
-    rows = labelled(IDS, **{header: cells})
+    rows = labelled(IDS, **{header: cells, "BMI": ["21.5", "30.1", "25.3", "27.1"] * 6})
     draft = drafted(tmp_path, [f"{each}.png" for each in IDS], rows, delimiter=";")
-    assert len(draft.manifest.columns) == 1
+    assert len(draft.manifest.columns) == 2
     name, entry = next(iter(draft.manifest.columns.items()))
     assert draft.problem is None
     return name, entry, draft.text
@@ -299,7 +300,7 @@ def column(tmp_path, header, cells):
         ("Edad (meses)", ["700", "810", "650"], "age", "years", 1 / 12),
         ("Возраст", ["70", "81", "65"], "age", "years", 1.0),
         ("âge", ["70", "81", "65"], "age", "years", 1.0),
-        ("IMC", ["27.5", "21.4", "31"], "bmi", "kg/m2", 1.0),
+        ("Indice masa corporal (kg/m2)", ["27.5", "21.4"], "indice_masa_corporal", "kg/m2", 1.0),
         ("Walking distance (km)", ["1", "2.5", "10"], "walking_distance", "km", 1.0),
     ],
 )
@@ -390,7 +391,8 @@ def test_codes_of_the_sex_are_not_guessed(tmp_path):
         ("ward", ["3b"], "categorical", "ignored", "'3b' in every row"),
         ("notes", [f"came {i} times, fell {i * 7}" for i in range(24)], "text", "ignored", "24 "),
         ("x ray", ["", ""], "text", "ignored", "empty"),
-        ("weight", [*["70", "80", "k.A."] * 5, "ca. 80"], "numeric", "feature", "'ca. 80' (row 17)"),
+        ("weight", [*["70", "80", "k.A."] * 5, "ca. 80"], "numeric", "feature", "'ca. 80'"),
+        ("crp", ["1,5", "2,25", "0,3", "12,1", "4"], "numeric", "ignored", "decimal mark is not"),
     ],
 )  # fmt: skip
 def test_kinds_and_roles(tmp_path, header, cells, kind, role, told):
@@ -464,6 +466,23 @@ def test_a_t_score_alone_is_a_label(tmp_path):
     draft = drafted(tmp_path, [f"{each}.png" for each in IDS], rows)
     assert draft.manifest.label.t_score == "t_score"
     assert draft.problem is None
+
+
+def test_a_label_that_nobody_knows_is_missing(tmp_path):
+    rows = labelled(IDS, age=[50 + i % 9 for i in range(24)])
+    rows[3][-1], rows[4][-1] = "k.A.", "-"
+    draft = drafted(tmp_path, [f"{each}.png" for each in IDS], rows)
+    assert draft.problem is None
+    report = build_cohort(draft.manifest, tmp_path).report
+    assert (report.joined, report.rows_without_label) == (22, ["A2", "A3"])
+
+
+def test_a_label_we_do_not_know_is_to_be_edited(tmp_path):
+    rows = labelled(IDS, age=[50 + i % 9 for i in range(24)])
+    rows[3][-1] = "severe"
+    draft = drafted(tmp_path, [f"{each}.png" for each in IDS], rows)
+    assert "Unknown label 'severe'" in draft.problem
+    assert "'severe' in this column: give each its class under values" in draft.text
 
 
 def test_without_a_label_the_draft_says_what_to_bring(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -36,11 +37,11 @@ def check(file="data.yaml"):
     return run(["check", file, "--root", "data"])
 
 
-def edit(old, new, file="data.yaml"):
-    text = open(file, encoding="utf-8").read()
+def edit(old, new):
+    path = Path("data.yaml")
+    text = path.read_text(encoding="utf-8")
     assert old in text
-    with open(file, "w", encoding="utf-8") as stream:
-        stream.write(text.replace(old, new))
+    path.write_text(text.replace(old, new), encoding="utf-8")
 
 
 def test_init_writes_a_draft_that_passes_check(clinic, capsys):

@@ -26,15 +26,24 @@ _BUFFER = io.BytesIO()
 Image.fromarray(np.zeros((16, 16), np.uint8)).save(_BUFFER, "PNG")
 PNG = _BUFFER.getvalue()
 
-WORDS = ["yes", "no", "ja", "nein", "male", "f", "normal", "osteopenia", "Osteoporose", "k.A.", "-",
-         "1,5", "1.5", "170", "1e400", "nan", "inf", "0x1F", "=1+1", "#N/A", "01.02.2020", "007",
-         "A1", "A1.png", " ", '"', "'", "#", ": ", "a\nb", "\ufeff", "²", "½", "١٢", "{", "[x]",
-         "null", "~", "!!int 3", "&a", "*a", "\x85", "\u2028", "\x1f", "1.0", "-2.5", "999999999999"]  # fmt: skip
-HEADERS = ["id", "ID ", "Id:", "age", "Alter (Monate)", "Größe [cm]", "height", "weight (kg)", "sex",
-           "Geschlecht", "male", "diagnosis", "Befund", "label", "image", "site", "group", "region",
-           "subject_id", "folder_label", "row", "T-score", "T-score hip", "smoker", "column", "",
-           " ", ":", "(column 1)", "BMI", "Name", "a: b", "# x", "yes", "null", "1", "t", "split",
-           "menopause age", "pregnancies", "female", "sex ", "index", "level_0", "__x", "\u0130"]  # fmt: skip
+# fmt: off
+WORDS = [
+    "yes", "no", "ja", "nein", "male", "f", "normal", "osteopenia", "Osteoporose", "k.A.", "-",
+    "1,5", "1.5", "170", "1e400", "nan", "inf", "0x1F", "=1+1", "#N/A", "01.02.2020", "007", "A1",
+    "A1.png", " ", '"', "'", "#", ": ", "a\nb", "\ufeff", "\xb2", "\xbd", "\u0661\u0662", "{",
+    "[x]", "null", "~", "!!int 3", "&a", "*a", "\x85", "\u2028", "\x1f", "1.0", "-2.5",
+    "999999999999",
+]
+# fmt: on
+# fmt: off
+HEADERS = [
+    "id", "ID ", "Id:", "age", "Alter (Monate)", "Größe [cm]", "height", "weight (kg)", "sex",
+    "Geschlecht", "male", "diagnosis", "Befund", "label", "image", "site", "group", "region",
+    "subject_id", "folder_label", "row", "T-score", "T-score hip", "smoker", "column", "", " ",
+    ":", "(column 1)", "BMI", "Name", "a: b", "# x", "yes", "null", "1", "t", "split",
+    "menopause age", "pregnancies", "female", "sex ", "index", "level_0", "__x", "\u0130",
+]
+# fmt: on
 text = st.text(st.characters(codec="utf-8", exclude_categories=["Cs"]), max_size=8)
 headers = st.sampled_from(HEADERS) | text
 written = st.sampled_from(WORDS) | text | st.integers(-5, 300).map(str) | st.just("")
@@ -86,8 +95,7 @@ def accounted(folder, path, with_images=True):
     images = folder / "films" if with_images else None
     try:
         draft = draft_manifest(images, path)
-    except OsteofusionError as error:
-        assert str(error).strip()
+    except OsteofusionError:
         return
     file = folder / "drafted.yaml"
     file.write_text(draft.text, encoding="utf-8")
@@ -95,8 +103,7 @@ def accounted(folder, path, with_images=True):
     assert manifest == draft.manifest
     try:
         cohort = build_cohort(manifest, draft.root)
-    except OsteofusionError as error:
-        assert str(error).strip()
+    except OsteofusionError:
         return
     raw, report = read_table(path, manifest.table), cohort.report
     ids = raw[next(h for h in raw.columns if h.strip(" :") == manifest.table.id.strip(" :"))]

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from osteofusion.data.drafting.columns import ColumnDraft
 from osteofusion.data.drafting.concepts import canonical_name
 from osteofusion.data.drafting.folders import ImageFolder, guess_region, look_at_images, region_of
 from osteofusion.data.drafting.naming import draft_columns, profiles_of, repeated_headers
 from osteofusion.data.drafting.outcomes import LabelDraft, draft_label, without_source
+from osteofusion.data.drafting.profile import ColumnDraft
 from osteofusion.data.drafting.render import render
 from osteofusion.data.drafting.sections import (
     Sections,
@@ -95,6 +95,8 @@ def _base(images: Path | None, table: Path | None, root: Path | None) -> Path:
         raise CohortError(f"--table {table} does not exist; give the clinical spreadsheet.")
     places = [path for path in (images, table.parent if table else None) if path is not None]
     base = Path(os.path.abspath(root) if root is not None else os.path.commonpath(places))
+    if root is None and len(given) > 1 and base == Path(base.anchor):
+        raise ConfigError(f"{images} and {table} have no folder in common: put them into one.")
     for path in given:
         if not path.is_relative_to(base):
             raise ConfigError(f"{path} is not under --root {base}; give a folder above both.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -52,21 +52,7 @@ def match_ids(raw: pd.DataFrame, stems: Sequence[str]) -> IdMatch | None:
     columns = _candidates(raw)
     if not columns:
         return None
-    found: list[tuple[float, IdMatch]] = []
-    for header, ids in columns.items():
-        for table_pattern, image_patterns in _patterns(list(ids)):
-            keys = {subject_id(each, table_pattern) for each in ids}
-            if len(keys) < len(ids):
-                continue
-            for cost, image_pattern in enumerate(image_patterns):
-                subjects = [subject_id(stem, image_pattern) for stem in stems]
-                met = [subject for subject in subjects if subject in keys]
-                if not met or max(Counter(met).values()) > max(len(stems) / 2, 2):
-                    continue
-                match = IdMatch(header, table_pattern, image_pattern, len(met), len(set(met)))
-                score = len(met) / len(stems) + 0.3 * len(set(met)) / len(keys)
-                score -= 0.002 * cost + 0.05 * (table_pattern != WHOLE)
-                found.append((score, match))
+    found = list(_meetings(columns, stems))
     good = [
         (score, match)
         for score, match in found
@@ -86,6 +72,28 @@ def match_ids(raw: pd.DataFrame, stems: Sequence[str]) -> IdMatch | None:
     keys = {subject_id(each, best.table_pattern) for each in columns[best.header]}
     more = _case_only(keys, subjects, keys)
     return IdMatch(**{**vars(best), "others": tuple(sorted(others)), "case_only": more})
+
+
+def _meetings(
+    columns: dict[str, list[str]], stems: Sequence[str]
+) -> Iterator[tuple[float, IdMatch]]:
+    """Every column and pair of patterns under which anything meets, and how good that is."""
+    by_pattern: dict[str, list[str]] = {}  # the same for every column, and there may be 10^4
+    for header, ids in columns.items():
+        for table_pattern, image_patterns in _patterns(ids):
+            keys = {subject_id(each, table_pattern) for each in ids}
+            if len(keys) < len(ids):
+                continue
+            for cost, pattern in enumerate(image_patterns):
+                if pattern not in by_pattern:
+                    by_pattern[pattern] = [subject_id(stem, pattern) for stem in stems]
+                met = Counter(subject for subject in by_pattern[pattern] if subject in keys)
+                images = met.total()
+                if not met or max(met.values()) > max(len(stems) / 2, 2):
+                    continue
+                score = images / len(stems) + 0.3 * len(met) / len(keys)
+                score -= 0.002 * cost + 0.05 * (table_pattern != WHOLE)
+                yield score, IdMatch(header, table_pattern, pattern, images, len(met))
 
 
 def id_column(raw: pd.DataFrame) -> str | None:

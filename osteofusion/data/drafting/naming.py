@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from osteofusion.data.drafting.columns import ColumnDraft, draft_column
-from osteofusion.data.drafting.profile import Profile
+from osteofusion.data.drafting.columns import draft_column
+from osteofusion.data.drafting.profile import ColumnDraft, Profile
 from osteofusion.data.drafting.words import shown
 from osteofusion.data.manifest import normalise_header
 

@@ -9,9 +9,8 @@ from typing import Any
 import pandas as pd
 
 from osteofusion.data.drafting.answers import NO, YES, statuses, yes_no
-from osteofusion.data.drafting.columns import ColumnDraft
 from osteofusion.data.drafting.concepts import find_concept
-from osteofusion.data.drafting.profile import Profile
+from osteofusion.data.drafting.profile import ColumnDraft, Profile
 from osteofusion.data.drafting.words import fold, shown
 from osteofusion.data.labels import who_label
 from osteofusion.data.manifest import LABELS, Column, Label

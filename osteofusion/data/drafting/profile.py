@@ -6,8 +6,9 @@ import datetime
 import re
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -66,6 +67,28 @@ class Profile:
         """Share of the cells whose word is among `words`."""
         known = sum(self.counts.values())
         return sum(self.counts.get(word, 0) for word in words) / known if known else 0.0
+
+
+@dataclass
+class ColumnDraft:
+    """One entry of a manifest's `columns`.
+
+    Attributes:
+        profile: The column's cells.
+        name: Canonical name.
+        entry: Keys and values of the entry.
+        comments: The evidence, a sentence each.
+    """
+
+    profile: Profile
+    name: str
+    entry: dict[str, Any]
+    comments: list[str] = field(default_factory=list)
+
+    @property
+    def role(self) -> str:
+        """The drafted role."""
+        return str(self.entry.get("role", "feature"))
 
 
 def is_date(cell: object) -> bool:

@@ -9,10 +9,10 @@ from typing import Any
 
 import pandas as pd
 
-from osteofusion.data.drafting.columns import ColumnDraft
 from osteofusion.data.drafting.folders import ImageFolder
 from osteofusion.data.drafting.ids import WHOLE, IdMatch, id_column, match_ids
 from osteofusion.data.drafting.outcomes import LabelDraft
+from osteofusion.data.drafting.profile import ColumnDraft
 from osteofusion.data.drafting.sheets import ReadTable
 from osteofusion.data.drafting.words import shown
 from osteofusion.data.radiograph import RADIOGRAPH_SUFFIXES

@@ -41,7 +41,7 @@ def class_mixes(table: pd.DataFrame, people: pd.DataFrame) -> list[Mix]:
 
 def split_mix(by_class: pd.Series, kinds: pd.Series) -> list[Mix]:
     """Classes of the rows of each kind, in the kinds' order."""
-    groups = by_class.groupby(kinds, sort=False, observed=True)
+    groups = by_class.groupby(kinds, observed=True)
     return [mix(str(kind), rows) for kind, rows in groups]
 
 

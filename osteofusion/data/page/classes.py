@@ -7,8 +7,11 @@ import pandas as pd
 from osteofusion.data.manifest import LABELS
 
 UNLABELLED = "unlabelled"
+NOTHING = "\N{EN DASH}"  # where there is nothing to count or average
 # Okabe and Ito (2008), as the figures of evaluated runs: told apart with any colour vision.
-COLOURS = dict(zip((*LABELS, UNLABELLED), ("#0072B2", "#E69F00", "#D55E00", "#999999"), strict=True))
+COLOURS = dict(
+    zip((*LABELS, UNLABELLED), ("#0072B2", "#E69F00", "#D55E00", "#999999"), strict=True)
+)
 
 
 def classes(table: pd.DataFrame) -> pd.Series:
@@ -31,4 +34,4 @@ def words(name: str) -> str:
 
 def percent(count: int, of: int, digits: int = 0) -> str:
     """A share, with an en dash where there is nothing to have a share of."""
-    return f"{100 * count / of:.{digits}f} %" if of else "–"
+    return f"{100 * count / of:.{digits}f} %" if of else NOTHING

@@ -8,22 +8,25 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pandas as pd
 from PIL import Image
 from rich.console import Console
 from rich.progress import track
 
 from osteofusion.data.dicom import require_pydicom
 from osteofusion.data.radiograph import is_dicom
+from osteofusion.errors import RadiographError
 
 RARE = 5  # sizes and families of fewer films are pooled
 MOST = 12  # families told apart; the smaller ones are pooled
 OTHER = "any other"
 
 
-def acquisition_families(files: Sequence[Path], *, progress: bool = False) -> list[str]:
-    """The family of each file, in words; only headers are read.
+def acquisition_families(files: Sequence[Path], *, progress: bool = False) -> pd.Series:
+    """The family of each file, in words, as a category, the largest first; only headers are read.
 
-    Sizes that fewer than 5 films of one kind have are pooled, and all but the 12 largest families.
+    Sizes that fewer than 5 films of one kind have are pooled, and so are families of fewer than 5
+    films and all but the 12 largest.
 
     Raises:
         RadiographError: a file is DICOM and pydicom is not installed.
@@ -45,11 +48,10 @@ def acquisition_families(files: Sequence[Path], *, progress: bool = False) -> li
         f"{kind}, {size}" if count[kind, size] >= RARE else f"{kind}, other sizes"
         for kind, size in facts
     ]
-    ranked = Counter(families).most_common()
-    kept = {name for name, films in ranked[:MOST] if films >= RARE}
-    if len(ranked) - len(kept) == 1:  # a pool of one would only hide its name
-        kept.add(ranked[-1][0])
-    return [name if name in kept else OTHER for name in families]
+    ranked = [name for name, films in Counter(families).most_common() if films >= RARE][:MOST]
+    pooled = [name if name in ranked else OTHER for name in families]
+    ranked += [OTHER] if OTHER in pooled else []
+    return pd.Series(pooled, dtype=pd.CategoricalDtype(ranked, ordered=True))
 
 
 def _kind_and_size(path: Path) -> tuple[str, str]:
@@ -59,8 +61,11 @@ def _kind_and_size(path: Path) -> tuple[str, str]:
             pydicom = require_pydicom(path)
             header = pydicom.dcmread(path, stop_before_pixels=True, force=True)
             mode = f"{header.get('PhotometricInterpretation')} {header.get('BitsStored')} bit"
-            return f"DICOM {mode} {suffix}", f"{header.Columns} × {header.Rows}"
+            return f"DICOM {mode} {suffix}", f"{header.Columns} x {header.Rows}"
         with Image.open(path) as image:
-            return f"{image.format} {image.mode} {suffix}", f"{image.width} × {image.height}"
-    except (AttributeError, OSError, SyntaxError, ValueError):  # a damaged header
+            mode = "gray" if image.mode == "L" else image.mode
+            return f"{image.format} {mode} {suffix}", f"{image.width} x {image.height}"
+    except RadiographError:
+        raise
+    except Exception:  # damaged headers raise nearly anything; decoding says what is wrong
         return f"damaged header {suffix}", "size unknown"

@@ -26,12 +26,12 @@ _STYLE: Any = {  # matplotlib types the keys one by one
     "axes.spines.top": False,
     "axes.spines.right": False,
     "svg.fonttype": "none",
-    "svg.hashsalt": "osteofusion",  # the same cohort gives the same page
     "text.parse_math": False,  # a column may be called "cost in $"
     **dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor"), _INK),
     **dict.fromkeys(("xtick.color", "ytick.color"), _INK),
 }
 _BINS = 24
+_MOST_LINES = 600  # of the map, beyond which neighbours are blended: no screen shows more
 
 
 def draw_missing(table: pd.DataFrame, names: list[str], manifest: Manifest) -> Markup:
@@ -51,10 +51,13 @@ def draw_missing(table: pd.DataFrame, names: list[str], manifest: Manifest) -> M
         cells[:, i] = (*to_rgb(KNOWN), 0.15)
         cells[empty & ~among, i] = (*to_rgb(OTHERS), 0.5)
         cells[empty & among, i] = (*to_rgb(MISSING), 1.0)
+    if len(cells) > _MOST_LINES:
+        cells = np.stack([part.mean(axis=0) for part in np.array_split(cells, _MOST_LINES)])
     with rc_context(_STYLE):
         figure = Figure(figsize=(max(3.5, 1.4 + 0.28 * len(names)), 5.2), layout="constrained")
         axes = figure.subplots()
-        axes.imshow(cells, aspect="auto", interpolation_stage="rgba")
+        frame = (-0.5, len(names) - 0.5, len(table) - 0.5, -0.5)
+        axes.imshow(cells, aspect="auto", interpolation="none", extent=frame)
         axes.set_xticks(range(len(names)), [words(name) for name in names], rotation=90)
         axes.xaxis.tick_top()
         counts = by_class.value_counts(sort=False)
@@ -64,7 +67,9 @@ def draw_missing(table: pd.DataFrame, names: list[str], manifest: Manifest) -> M
             axes.axhline(edge - 0.5, color=_INK, linewidth=1)
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
-        return _svg(figure, "Map of missing cells; the table below says the same in numbers.")
+        return _svg(
+            figure, "map", "Map of missing cells; the table below says the same in numbers."
+        )
 
 
 def draw_distribution(table: pd.DataFrame, name: str, unit: str) -> Markup:
@@ -92,7 +97,8 @@ def draw_distribution(table: pd.DataFrame, name: str, unit: str) -> Markup:
         axes.spines["left"].set_visible(False)
         axes.set_xlabel(unit)
         middles = ", ".join(f"{label} {values.median():.3g}" for label, values in groups)
-        return _svg(figure, f"Histogram of {words(name)} by class; medians: {middles} {unit}".strip())
+        said = f"Histogram of {words(name)} by class; medians: {middles} {unit}".strip()
+        return _svg(figure, f"histogram {name}", said)
 
 
 def _edges(values: np.ndarray) -> np.ndarray:
@@ -104,19 +110,23 @@ def _edges(values: np.ndarray) -> np.ndarray:
     return np.linspace(low, high if high > low else low + 1, _BINS + 1)
 
 
-def _svg(figure: Figure, description: str) -> Markup:
+def _svg(figure: Figure, name: str, description: str) -> Markup:
     buffer = io.StringIO()
-    with warnings.catch_warnings():
+    # The same cohort gives the same page, and no two figures share an ID.
+    with rc_context({"svg.hashsalt": name}), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph")  # a script that the font lacks
-        FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None, "Creator": None})
+        FigureCanvasSVG(figure)
+        without = {"Date": None, "Creator": None}
+        figure.savefig(buffer, format="svg", transparent=True, metadata=without)
     drawing = buffer.getvalue()
     drawing = drawing[drawing.index("<svg") :].replace(_INK, "currentColor")
     drawing = re.sub(r"<metadata>.*?</metadata>", "", drawing, flags=re.DOTALL)
+    drawing = re.sub(r' id="[^"]*_\d+"', "", drawing)  # names such as `axes_1`
     width = re.search(r'width="([\d.]+)pt"', drawing)
     view = re.search(r'viewBox="[^"]*"', drawing)
     assert width is not None  # matplotlib writes both
     assert view is not None
-    head = Markup('<svg {} role="img" aria-label="{}" style="max-width: {}pt">').format(
+    head = Markup('<svg {} role="img" aria-label="{}" width="{}pt">').format(
         Markup(view[0]), description, width[1]
     )
     return head + Markup(drawing[drawing.index(">") + 1 :])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,13 +49,23 @@ class Copies:
 
     Attributes:
         rows: Positions in the table.
+        facts: What each row says of the patient, in the order of `patient_columns`.
         conflicting: Whether their labels differ.
-        differs: Facts about the patient in which their rows differ, as read.
+        differs: Names of the facts in which the rows differ.
     """
 
     rows: list[int]
+    facts: list[list[str]]
     conflicting: bool
-    differs: tuple[str, ...]
+    differs: list[str]
+
+
+@dataclass(frozen=True)
+class Thumbnail:
+    """A small picture as a data URI, or why there is none."""
+
+    uri: str = ""
+    refusal: str = ""
 
 
 def contact_sheets(kinds: pd.Series) -> list[Sheet]:
@@ -70,11 +80,11 @@ def contact_sheets(kinds: pd.Series) -> list[Sheet]:
     sheets = []
     for kind in kinds.cat.categories:
         rows = np.flatnonzero(kinds == kind)
-        step = max(1.0, len(rows) / MOST_FILMS)
-        places = np.arange(rng.uniform(0, step), len(rows), step).astype(int)
-        if len(rows) <= MOST_FILMS:
-            places = np.arange(len(rows))
-        sheets.append(Sheet(str(kind), len(rows), rows[places].tolist()))
+        chosen = rows
+        if len(rows) > MOST_FILMS:
+            step = len(rows) / MOST_FILMS
+            chosen = rows[(rng.uniform(0, step) + step * np.arange(MOST_FILMS)).astype(int)]
+        sheets.append(Sheet(str(kind), len(rows), chosen.tolist()))
     return sheets
 
 
@@ -87,8 +97,20 @@ def copy_groups(table: pd.DataFrame, manifest: Manifest) -> list[Copies]:
         if len(members) < 2:
             continue
         rows = table.iloc[members.index]
-        differs = tuple(words(name) for name in who if rows[name].nunique() > 1)
-        groups.append(Copies(members.index.tolist(), rows["label"].nunique() > 1, differs))
+        groups.append(
+            Copies(
+                rows=members.index.tolist(),
+                facts=[
+                    [
+                        _fact(value, manifest.columns[name].kind)
+                        for name, value in zip(who, row, strict=True)
+                    ]
+                    for row in rows[who].itertuples(index=False, name=None)
+                ],
+                conflicting=rows["label"].nunique() > 1,
+                differs=[words(name) for name in who if rows[name].nunique() > 1],
+            )
+        )
     return sorted(groups, key=lambda group: (not group.conflicting, -len(group.differs)))
 
 
@@ -101,32 +123,34 @@ def patient_columns(table: pd.DataFrame, manifest: Manifest) -> list[str]:
     ]
 
 
-def thumbnails(
-    files: Mapping[int, Path], *, progress: bool = False
-) -> dict[int, tuple[str, str]]:
-    """A small JPEG of each film as a data URI, or why there is none.
+def _fact(value: object, kind: str) -> str:
+    if value is None or value != value:  # NaN
+        return "missing"
+    if kind in ("binary", "presence"):
+        return "yes" if value else "no"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
-    Returns:
-        For each key the URI and the reason; one of them is empty.
-    """
 
-    def shrink(path: Path) -> tuple[str, str]:
-        try:
-            return _data_uri(read_radiograph(path)), ""
-        except RadiographError as error:
-            return "", str(error)
-
+def thumbnails(files: Mapping[int, Path], *, progress: bool = False) -> dict[int, Thumbnail]:
+    """A small JPEG of each file, under the file's key."""
     console = Console(stderr=True)
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        made: Iterable[tuple[str, str]] = track(
-            pool.map(shrink, files.values()),
+        drawn = track(
+            pool.map(_thumbnail, files.values()),
             description="Drawing thumbnails",
             total=len(files),
             console=console,
             transient=True,
             disable=not progress or not console.is_terminal,
         )
-        return dict(zip(files, made, strict=True))
+        return dict(zip(files, drawn, strict=True))
+
+
+def _thumbnail(path: Path) -> Thumbnail:
+    try:
+        return Thumbnail(_data_uri(read_radiograph(path)))
+    except RadiographError as error:
+        return Thumbnail(refusal=str(error))
 
 
 def _data_uri(gray: Gray) -> str:

@@ -41,9 +41,7 @@ def applies(table: pd.DataFrame, name: str, manifest: Manifest) -> pd.Series:
     return among
 
 
-def missing_by_class(
-    table: pd.DataFrame, names: list[str], manifest: Manifest
-) -> list[Missing]:
+def missing_by_class(table: pd.DataFrame, names: list[str], manifest: Manifest) -> list[Missing]:
     """The columns with missing cells, those first whose shares differ most between classes."""
     groups = [table, *(rows for _, rows in table.groupby(classes(table), observed=True))]
     found = []

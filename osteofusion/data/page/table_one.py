@@ -14,7 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from osteofusion.data.manifest import Column, Manifest
-from osteofusion.data.page.classes import classes, percent, words
+from osteofusion.data.page.classes import NOTHING, classes, percent, words
 from osteofusion.data.page.missing import applies
 
 MOST_LEVELS = 10  # words of a categorical column with a line of their own
@@ -108,12 +108,15 @@ def standardised_difference(one: pd.Series, other: pd.Series, *, numeric: bool) 
         means = [np.array([(side == level).mean() for level in levels]) for side in sides]
         spreads = [np.diag(share) - np.outer(share, share) for share in means]
     gap, pooled = means[0] - means[1], (spreads[0] + spreads[1]) / 2
+    if not (np.isfinite(gap).all() and np.isfinite(pooled).all()):  # numbers near overflow
+        return math.nan
     return _distance(gap, pooled)
 
 
 def _distance(gap: NDArray[np.float64], pooled: NDArray[np.float64]) -> float:
     solved = np.linalg.pinv(pooled) @ gap
-    if not np.allclose(pooled @ solved, gap, atol=1e-9):  # a gap in a direction without spread
+    unexplained = np.linalg.norm(pooled @ solved - gap)
+    if unexplained > 1e-6 * np.linalg.norm(gap):  # a gap in a direction without spread
         return math.inf
     return math.sqrt(max(float(gap @ solved), 0.0))
 
@@ -160,27 +163,30 @@ def _missing(groups: list[pd.DataFrame], name: str, manifest: Manifest) -> list[
 
 def _count(chosen: pd.Series, known: pd.Series) -> str:
     count = int(chosen.sum())
-    return f"{count} ({percent(count, len(known), 1)})" if len(known) else "–"
+    return f"{count} ({percent(count, len(known), 1)})" if len(known) else NOTHING
 
 
 def _digits(known: pd.Series) -> int:
     spread = known.std()
-    return int(np.clip(1 - math.floor(math.log10(spread)), 0, 4)) if spread > 0 else 1
+    if not 0 < spread < math.inf:
+        return 1
+    return int(np.clip(1 - math.floor(math.log10(spread)), 0, 4))
 
 
 def _quartiles(known: pd.Series, digits: int) -> str:
     if known.empty:
-        return "–"
-    low, middle, high = (_number(known.quantile(q), digits) for q in (0.25, 0.5, 0.75))
+        return NOTHING
+    low, middle, high = (_number(float(known.quantile(q)), digits) for q in (0.25, 0.5, 0.75))
     return f"{middle} [{low} to {high}]"
 
 
 def _mean(known: pd.Series, digits: int) -> str:
     if known.empty:
-        return "–"
+        return NOTHING
     spread = f" ({_number(known.std(), digits)})" if len(known) > 1 else ""
     return _number(known.mean(), digits) + spread
 
 
 def _number(value: float, digits: int) -> str:
-    return f"{value:.{digits}f}".replace("-", "−")
+    text = f"{value:.{digits}f}" if abs(value) < 1e9 else f"{value:.3g}"
+    return text.replace("-", "\N{MINUS SIGN}")
