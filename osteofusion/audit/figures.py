@@ -9,6 +9,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_pdf import PdfPages
@@ -22,6 +23,7 @@ from osteofusion.files import atomic_path
 MOST_PAIRS = 40
 _PER_PAGE = 4
 _SIDE = 420  # pixels of the longer side as drawn
+_WHOLE = 0.98  # share of a picture that counts as all of it
 _BAD, _FAIR = "#D55E00", "#0072B2"
 
 
@@ -30,7 +32,8 @@ def save_copy_sheet(
 ) -> int:
     """Write a PDF with the first 40 pairs, four a page, and return how many are not shown.
 
-    On the left the first file; on the right the second, with the outline of the first drawn in.
+    On the left the first file, on the right the second; a dashed line is drawn around what the
+    other one shows, where that is not all.
     What spoils a result (across splits, labels, subjects or sources) is named in colour.
 
     Args:
@@ -61,9 +64,11 @@ def draw_page(copies: Sequence[Copy], paths: Sequence[Path], *, title: str) -> F
         axis.axis("off")
     for row, copy in zip(axes, copies, strict=False):
         first, second = read_radiograph(paths[copy.a]), read_radiograph(paths[copy.b])
-        scale = _show(row[0], first), _show(row[1], second)
+        scales = _show(row[0], first), _show(row[1], second)
         if copy.kind != "identical":
-            _outline(row[1], first, second, copy, scale[1])
+            there = np.array(copy.transform)
+            _outline(row[0], second, first, np.linalg.inv(there), scales[0])
+            _outline(row[1], first, second, there, scales[1])
         _caption(row[0], [copy.image_a, _facts(copy.label_a, copy.split_a, copy.subject_a)])
         _caption(row[1], [copy.image_b, _facts(copy.label_b, copy.split_b, copy.subject_b)])
         what = copy.kind if copy.kind == "identical" else f"{copy.kind}, r {copy.correlation:.2f}"
@@ -85,15 +90,25 @@ def _show(axis: Axes, image: Gray) -> float:
     return scale
 
 
-def _outline(axis: Axes, first: Gray, second: Gray, copy: Copy, scale: float) -> None:
-    """The frame of the first picture, as it lies in the second, cut at its edges."""
-    height, width = first.shape
-    corners = np.array([[0, 0, 1], [width, 0, 1], [width, height, 1], [0, height, 1]], float)
-    mapped = corners @ np.array(copy.transform).T
-    points = mapped[:, :2] / mapped[:, 2:]
-    limits = np.array([second.shape[1], second.shape[0]])
-    points = np.clip(points, 0, limits - 1) * scale
-    axis.add_patch(Polygon(points, fill=False, edgecolor=_BAD, linewidth=1.2, linestyle="--"))
+def _outline(
+    axis: Axes, other: Gray, image: Gray, transform: npt.NDArray[np.float64], scale: float
+) -> None:
+    """What the other picture shows of this one, where that is not all of it."""
+    frame = _corners(image)
+    mapped = _corners(other) @ transform.T
+    mapped = mapped[:, :2] / mapped[:, 2:]
+    area, shared = cv2.intersectConvexConvex(
+        frame[:, :2].astype(np.float32), mapped.astype(np.float32)
+    )
+    if shared is not None and 0 < area < _WHOLE * image.size:
+        points = shared.reshape(-1, 2) * scale
+        axis.add_patch(Polygon(points, fill=False, edgecolor=_BAD, linewidth=1.2, linestyle="--"))
+
+
+def _corners(image: Gray) -> npt.NDArray[np.float64]:
+    height, width = image.shape
+    corners = [[0, 0, 1], [width, 0, 1], [width, height, 1], [0, height, 1]]
+    return np.array(corners, dtype=np.float64)
 
 
 def _caption(axis: Axes, lines: Sequence[str]) -> None:

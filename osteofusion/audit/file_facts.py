@@ -172,10 +172,10 @@ def _header(data: bytes, path: Path) -> dict[str, Any]:
             return size | {
                 "format": image.format,
                 "mode": image.mode,
-                "coding": " ".join(coding),
+                "coding": " ".join(coding) or "plain",
                 "quality": _quality(luma) if luma else np.nan,
-                "tags": " ".join(tags),
-                "device": device.strip(),
+                "tags": " ".join(tags) or "none",
+                "device": shown(device.strip()) or "none",
             }
     except (RadiographError, MemoryError):
         raise
@@ -196,10 +196,10 @@ def _dicom_header(data: bytes, path: Path) -> dict[str, Any]:
         return _size(int(dataset.Columns), int(dataset.Rows)) | {
             "format": "DICOM",
             "mode": words("PhotometricInterpretation", "BitsStored"),
-            "coding": getattr(syntax, "name", "") or "",
+            "coding": getattr(syntax, "name", "") or "plain",
             "quality": np.nan,
             "tags": words("Modality"),
-            "device": words("Manufacturer", "ManufacturerModelName").strip(),
+            "device": shown(words("Manufacturer", "ManufacturerModelName").strip()) or "none",
         }
     except Exception:  # decoding says what is wrong
         height, width = decode_radiograph(data, path).shape

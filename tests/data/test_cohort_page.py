@@ -6,12 +6,14 @@ import json
 import math
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from osteofusion.cli import main
 from osteofusion.data.cohort import Cohort, build_cohort
@@ -19,6 +21,7 @@ from osteofusion.data.manifest import LABELS, Manifest
 from osteofusion.data.page import write_page
 from osteofusion.data.page.families import acquisition_families
 from osteofusion.data.page.films import MOST_FILMS, contact_sheets, copy_groups
+from osteofusion.data.page.findings import without_folders
 from osteofusion.data.page.missing import missing_by_class
 from osteofusion.data.page.table_one import standardised_difference, table_one
 from osteofusion.data.report import JoinReport
@@ -127,7 +130,7 @@ def test_the_same_cohort_gives_the_same_page(clinic, tmp_path):
 
 def test_no_folder_of_this_machine_stands_in_the_page(clinic, look):
     clinic.images["normal/A1.png"] = b"\x89PNG\r\n\x1a\n, cut short"
-    page = look(clinic.build())
+    page = look(clinic.build(decode=True))
     assert "normal/A1.png: Cannot read the radiograph normal/A1.png: it is cut short" in page.text
     everything = page.text + str(page.elements)
     assert str(clinic.root) not in everything
@@ -325,8 +328,6 @@ def test_a_contact_sheet_is_spread_evenly_over_its_kind(kinds):
 
 
 def test_rare_sizes_and_families_are_pooled(tmp_path):
-    from PIL import Image
-
     files = []
 
     def add(count, width, suffix, mode):
@@ -348,6 +349,29 @@ def test_rare_sizes_and_families_are_pooled(tmp_path):
         "any other": 3,
     }
     assert families.cat.categories[-1] == "any other"
+
+
+def test_dicom_films_have_families_too(tmp_path):
+    pydicom = pytest.importorskip("pydicom")
+    data = Path(pydicom.data.get_testdata_file("CT_small.dcm")).read_bytes()
+    for i in range(5):
+        (tmp_path / f"{i}").write_bytes(data)
+    families = acquisition_families(sorted(tmp_path.iterdir()))
+    assert set(families) == {"DICOM MONOCHROME2 16 bit no suffix, 128 x 128"}
+
+
+@pytest.mark.parametrize(
+    ("root", "text", "expected"),
+    [
+        ("/home/ann/knees", "radiograph /home/ann/knees/a.png: empty", "radiograph a.png: empty"),
+        ("/home/ann/knees", "cannot list /home/ann/knees: no", "cannot list the folder: no"),
+        ("/home/ann/knees", "/home/ann/knees2/a.png", "/home/ann/knees2/a.png"),
+        ("a", "radiograph a/extra/b.png", "radiograph extra/b.png"),
+        (".", "radiograph a/b.png is no picture.", "radiograph a/b.png is no picture."),
+    ],
+)
+def test_folders_are_cut_off_messages(root, text, expected):
+    assert without_folders(text, [Path(root)]) == expected
 
 
 def test_copies_that_contradict_each_other_come_first(knees):

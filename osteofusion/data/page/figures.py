@@ -19,7 +19,7 @@ from osteofusion.data.manifest import Manifest
 from osteofusion.data.page.classes import COLOURS, classes, words
 from osteofusion.data.page.missing import applies
 
-MISSING, KNOWN, OTHERS = "#D55E00", "#0072B2", "#999999"
+MAP_COLOURS = {"missing": "#D55E00", "not_meant": "#999999", "known": "#0072B2"}
 _INK = "#010203"  # stands for the text colour of the page, light or dark
 _STYLE: Any = {  # matplotlib types the keys one by one
     "font.size": 9,
@@ -48,9 +48,9 @@ def draw_missing(table: pd.DataFrame, names: list[str], manifest: Manifest) -> M
     for i, name in enumerate(names):
         empty = table[name].isna().to_numpy()
         among = applies(table, name, manifest).to_numpy()
-        cells[:, i] = (*to_rgb(KNOWN), 0.15)
-        cells[empty & ~among, i] = (*to_rgb(OTHERS), 0.5)
-        cells[empty & among, i] = (*to_rgb(MISSING), 1.0)
+        cells[:, i] = (*to_rgb(MAP_COLOURS["known"]), 0.15)
+        cells[empty & ~among, i] = (*to_rgb(MAP_COLOURS["not_meant"]), 0.5)
+        cells[empty & among, i] = (*to_rgb(MAP_COLOURS["missing"]), 1.0)
     if len(cells) > _MOST_LINES:
         cells = np.stack([part.mean(axis=0) for part in np.array_split(cells, _MOST_LINES)])
     with rc_context(_STYLE):

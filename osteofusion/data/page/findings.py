@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,7 +49,9 @@ def without_folders(text: str, roots: Iterable[Path]) -> str:
     """A message without the folders of this machine, which tell where and by whom it was made."""
     for root in roots:
         if root.name:  # neither `.` nor `/`
-            text = text.replace(f"{root}{os.sep}", "").replace(str(root), "the folder")
+            start = rf"(?<![\w./\\-]){re.escape(str(root))}"
+            text = re.sub(start + r"[/\\]", "", text)
+            text = re.sub(start + r"(?![\w.-])", "the folder", text)
     return text
 
 

@@ -9,6 +9,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 import osteofusion
@@ -42,7 +43,9 @@ def write_page(cohort: Cohort, path: str | os.PathLike[str], *, progress: bool =
     )
     environment.filters["words"] = classes.words
     environment.filters["bare"] = functools.partial(without_folders, roots=cohort.roots.values())
-    environment.globals.update(percent=classes.percent, colours=classes.COLOURS)
+    environment.globals.update(
+        percent=classes.percent, colours=classes.COLOURS, map_colours=figures.MAP_COLOURS
+    )
     text = environment.get_template("page.html").render(
         manifest=cohort.manifest,
         version=osteofusion.__version__,
@@ -54,6 +57,7 @@ def write_page(cohort: Cohort, path: str | os.PathLike[str], *, progress: bool =
     write_text(path, text.encode("utf-8", "backslashreplace").decode("utf-8"))
 
 
+@np.errstate(over="ignore", invalid="ignore")  # a cell may hold 1e300
 def _clinical(cohort: Cohort) -> dict[str, Any]:
     """What the rows say; clinical values count once a subject."""
     table, manifest = cohort.table, cohort.manifest
