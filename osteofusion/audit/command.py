@@ -72,6 +72,7 @@ def run(arguments: list[str]) -> int:
         collection = from_folders(roots)
     if options.splits is not None:
         add_splits(collection, options.splits, roots)
+    options.out.mkdir(parents=True, exist_ok=True)  # now, and not after minutes of work
     report, collection = assess(collection, progress=True)
     written = _write(report, collection, options.out)
     if options.json:

@@ -134,8 +134,10 @@ def _canonical_label(cell: object, manifest: Manifest, where: str) -> str:
 
 
 def _read_label_file(path: Path, manifest: Manifest) -> dict[str, str]:
-    encoding = {"encoding": manifest.table.encoding} if manifest.table is not None else {}
-    table = read_table(path, Table(file=path.name, id=manifest.label.id, **encoding))
+    layout = Table(file=path.name, id=manifest.label.id)
+    if manifest.table is not None:
+        layout = layout.model_copy(update={"encoding": manifest.table.encoding})
+    table = read_table(path, layout)
     ids = need_column(table, [manifest.label.id], path, "ID column")
     header = need_column(table, [manifest.label.column or "label"], path, "label column")
     # Its IDs are written as the table's are or, where there is none, as the files are named.

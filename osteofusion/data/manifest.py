@@ -143,7 +143,7 @@ class Table(_Strict):
     Attributes:
         file: The file.
         id: Header of the subject ID.
-        id_pattern: Regular expression on the ID's cell; its first group is the subject ID.
+        id_pattern: Regular expression on the ID's cell; its groups, joined, are the subject ID.
         sheet: Sheet of a workbook; the first one when left out.
         delimiter: Between cells of a text file; a comma (a tab in .tsv) when left out.
         decimal: Decimal mark of numbers that are text.
@@ -171,7 +171,7 @@ class Images(_Strict):
         column: Header of the path column of layout ``column``.
         id: Where the subject ID stands: in the file's ``name``, or in a DICOM ``header``
             (PatientID).
-        id_pattern: Regular expression on the file's stem or the PatientID; its first group is
+        id_pattern: Regular expression on the file's stem or the PatientID; its groups, joined, are
             the subject ID.
     """
 
@@ -250,6 +250,7 @@ class Manifest(_Strict):
     @model_validator(mode="after")
     def _refers_to_its_columns(self) -> Manifest:
         reserved = {"subject_id", "image", "image_sha256", "group", "site", "region", "label"}
+        reserved |= {"folder_label", "split", "fold", "repeat"}
         for name, column in self.columns.items():
             if name in reserved:
                 raise ValueError(f"columns.{name}: the name is reserved for the cohort table")
@@ -410,10 +411,11 @@ def normalise_id(value: object) -> str:
 
 
 def subject_id(value: object, pattern: str) -> str:
-    """Subject ID in a cell or a file's stem: the first group of `pattern`, else all of it."""
+    """Subject ID in a cell or a file's stem: the groups of `pattern`, else all of it."""
     text = normalise_id(value)
     match = re.search(pattern, text, re.DOTALL)  # a name may hold a line break
-    return normalise_id((match and match.group(1)) or text)
+    found = "".join(group or "" for group in match.groups()) if match else ""
+    return normalise_id(found or text)
 
 
 def normalise_word(text: object) -> str:

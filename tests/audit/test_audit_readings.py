@@ -227,3 +227,22 @@ def test_sides_without_a_training_side_are_compared_with_the_rest():
     names = [c.name for c in compare_sides(["1", "2", "3", "1", None])]
     assert names == [f"{i} against the others" for i in "123"]
     assert compare_sides(["train", "train", None]) == []
+
+
+def test_a_cohort_names_a_feature_whose_gaps_are_the_label(clinic):
+    labels = ["normal"] * 12 + ["osteoporosis"] * 12
+    key = "Patient ID"
+    clinic.rows = [
+        {key: f"S{i}", "Diagnosis": label, "Age": 40 + i % 7 if label == "normal" else None}
+        for i, label in enumerate(labels)
+    ]
+    clinic.images = {
+        **clinic.images,
+        **{
+            f"{row['Diagnosis']}/{row[key]}.png": clinic.radiograph(str(row[key]))
+            for row in clinic.rows
+        },
+    }
+    leaks = clinic.build().report.suspected_leaks
+    assert [leak["column"] for leak in leaks] == ["age"]
+    assert "missing" in leaks[0]["why"]

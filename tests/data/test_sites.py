@@ -267,6 +267,13 @@ def test_ids_are_compared_after_both_patterns(clinic):
     assert clinic.build().table["subject_id"].tolist() == list("123456")
 
 
+def test_groups_of_a_pattern_are_joined(clinic):
+    for row in clinic.rows:
+        row["Patient ID"] = f"{row['Patient ID'][0]}00{row['Patient ID'][1]}"
+    clinic.manifest["table"]["id_pattern"] = r"([A-Z]+)0*(\d+)"
+    assert clinic.build().table["subject_id"].tolist() == ["A1", "A2", "B1", "B2", "C1", "C2"]
+
+
 # ---- copies of an audit ----
 
 
