@@ -6,6 +6,7 @@ import hashlib
 import json
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pandas as pd
 import pytest
@@ -240,3 +241,37 @@ def test_several_films_of_a_subject_count_once(cli, demo, tmp_path):
     assert result.code == 0, result.err
     single = json.loads((tmp_path / "runs/test/version_0/metrics.json").read_text())
     assert single["n_rows"] == len(tested)
+
+
+# ---- from an audit to a split ----
+
+
+def test_copies_that_an_audit_finds_stay_on_one_side(cli, tmp_path):
+    root = write_demo(tmp_path / "demo", subjects=40, seed=3)
+    films = sorted(path for path in root.rglob("*.*") if path.parent != root)
+    pairs = [(films[1], films[15]), (films[4], films[-2])]
+    for original, filed in pairs:
+        picture = cv2.imread(str(original), cv2.IMREAD_GRAYSCALE)
+        height, width = picture.shape
+        cropped = picture[height // 8 :, : width - width // 10]
+        filed.unlink()
+        cv2.imwrite(str(filed.with_suffix(".png")), cropped)
+    options = ("--manifest", "demo", "--root", root)
+    assert cli("audit", *options, cwd=tmp_path).code == 0
+    found = pd.read_csv(tmp_path / "audit" / "copies.csv")
+    copied = {frozenset((a.stem, b.stem)) for a, b in pairs}
+    cropped = found[found["kind"] == "cropped"]
+    named = zip(cropped["subject_a"], cropped["subject_b"], strict=True)
+    assert {frozenset(pair) for pair in named} == copied
+    cli.fit(
+        *("--data.root", root, "--data.copies", "audit/copies.csv"),
+        *("--model.arm", "tabular"),
+        cwd=tmp_path,
+    )
+    table = pd.read_csv(tmp_path / "runs/binary/version_0/predictions.csv").set_index("subject_id")
+    for pair in copied:
+        rows = table.loc[list(pair)]
+        assert rows["group"].nunique() == rows["split"].nunique() == 1
+    refused = cli("audit", *options, "--strict", cwd=tmp_path)
+    assert refused.code == 2
+    assert "cropped copies" in refused.err

@@ -175,7 +175,9 @@ def _compare(
         [name for name, column in collection.columns.items() if column.kind != "text"]
     ]
     label = collection.table[["label"]]
-    drift = find_drift(comparisons, pd.concat([label, clinical, file_columns], axis=1), groups)
+    # A patient has a height as well.
+    columns = pd.concat([label, clinical, file_columns.add_prefix("file: ")], axis=1)
+    drift = find_drift(comparisons, columns, groups)
     sets = {"file facts in the pixels": file_columns[seen]}
     sets["other file facts"] = file_columns.drop(columns=seen)
     if clinical.shape[1]:

@@ -134,6 +134,28 @@ def test_unreadable_images_are_named_and_the_others_audited(leaking):
         assert collection.table["name"][copy.b] == copy.image_b
 
 
+def test_a_cohort_with_a_split_and_a_height(clinic, tmp_path):
+    """The patient's height is one column, the picture's another."""
+    clinic.manifest["columns"]["height"] = {"kind": "numeric"}
+    clinic.rows = [
+        {"Patient ID": f"S{i}", "Diagnosis": "normal" if i % 2 else "osteopenia", "Height": i}
+        for i in range(24)
+    ]
+    clinic.images |= {
+        f"{row['Diagnosis']}/{row['Patient ID']}.png": clinic.radiograph(str(row["Patient ID"]))
+        for row in clinic.rows
+    }
+    collection = from_cohort([str(clinic.write())], [clinic.root], progress=False)
+    sides = "".join(f"S{i},{'train' if i < 14 else 'test'}\n" for i in range(24))
+    (tmp_path / "s.csv").write_text(f"subject,split\n{sides}")
+    add_splits(collection, tmp_path / "s.csv", [clinic.root])
+    report, _ = assess(collection)
+    moved = {test.column for test in report.drift if test.adjusted < 0.05}
+    assert moved == {"height"}
+    assert counts(report)["splits_differ"] >= 1
+    assert counts(report)["subjects_across_splits"] == 0
+
+
 def test_nothing_readable_is_refused(tmp_path):
     (tmp_path / "a.png").write_bytes(b"no picture")
     with pytest.raises(CohortError, match="None of the images"):

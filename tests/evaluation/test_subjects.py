@@ -46,10 +46,8 @@ def test_each_subject_counts_once_and_probabilities_stay_probabilities(seed, fil
     for _, row in combined.iterrows():
         own = table[(table["arm"] == row["arm"]) & (table["subject_id"] == row["subject_id"])]
         values = own[names].to_numpy()
-        if how == "mean":
-            expected = values.mean(axis=0)
-        else:
-            expected = values[np.argmax(values @ [0, 1, 2])]
+        worst = values[np.argmax(values @ [0, 1, 2])]
+        expected = values.mean(axis=0) if how == "mean" else worst
         assert np.allclose(row[names].astype(float), expected)
 
 
