@@ -18,7 +18,7 @@ _MAX_HAMMING = 20  # of 128 bits; three in four of a copy's features differ in a
 _MIN_VOTES = 3
 _PARTNERS = 4  # a copy's own original is nearly always its first partner
 _CELL = SIDE / 4
-_BATCH = 64  # radiographs whose matches are counted at a time
+_BATCH = 32  # radiographs whose matches are counted at a time
 _CHUNK = 1 << 16  # rows compared at a time, so that they stay in the processor's cache
 
 _Ints = NDArray[np.int64]
@@ -48,7 +48,9 @@ def find_candidates(coded: list[CodedFeatures]) -> list[Candidate]:
         return []
     points = np.concatenate([item.points for item in coded])
     codes = np.concatenate([*(item.codes for item in coded), *(item.flipped for item in coded)])
-    matches = np.unique(np.concatenate(list(_similar(codes, image))))
+    matches = np.zeros(0, np.int64)
+    for turn in range(_LISTS):  # the lists find most matches again, so they are united one by one
+        matches = np.union1d(matches, np.concatenate(list(_similar(codes, image, turn))))
     # Votes are counted for some radiographs at a time, each with all its matches.
     first_feature = np.cumsum([0, *sizes])[_BATCH:-1:_BATCH]
     pairs, votes = [], []
@@ -62,23 +64,22 @@ def find_candidates(coded: list[CodedFeatures]) -> list[Candidate]:
     return _best_partners(np.concatenate(pairs), np.concatenate(votes), len(coded))
 
 
-def _similar(codes: Codes, image: _Ints) -> Iterator[_Ints]:
+def _similar(codes: Codes, image: _Ints, turn: int) -> Iterator[_Ints]:
     """Similar features of different radiographs as (first * N + second) * 2 + mirrored."""
     n_features = len(image)
-    for turn in range(_LISTS):
-        order = np.argsort(_leading_bits(codes, turn * 64 * _WORDS // _LISTS), kind="stable")
-        in_order = codes[order]
-        for start in range(0, len(codes), _CHUNK):
-            here = in_order[start : start + _CHUNK + _NEIGHBOURS]
-            for step in range(1, _NEIGHBOURS + 1):
-                near = np.flatnonzero(_hamming(here[:-step], here[step:]) <= _MAX_HAMMING) + start
-                i, j = order[near], order[near + step]
-                flipped_i, flipped_j = i >= n_features, j >= n_features
-                i, j = i % n_features, j % n_features
-                # Two mirrored features say what the same two unmirrored ones say.
-                useful = (image[i] != image[j]) & ~(flipped_i & flipped_j)
-                i, j = np.minimum(i, j)[useful], np.maximum(i, j)[useful]
-                yield (i * n_features + j) * 2 + (flipped_i | flipped_j)[useful]
+    order = np.argsort(_leading_bits(codes, turn * 64 * _WORDS // _LISTS), kind="stable")
+    for start in range(0, len(codes), _CHUNK):
+        index = order[start : start + _CHUNK + _NEIGHBOURS]
+        here = codes[index]
+        for step in range(1, _NEIGHBOURS + 1):
+            near = np.flatnonzero(_hamming(here[:-step], here[step:]) <= _MAX_HAMMING)
+            i, j = index[near], index[near + step]
+            flipped_i, flipped_j = i >= n_features, j >= n_features
+            i, j = i % n_features, j % n_features
+            # Two mirrored features say what the same two unmirrored ones say.
+            useful = (image[i] != image[j]) & ~(flipped_i & flipped_j)
+            i, j = np.minimum(i, j)[useful], np.maximum(i, j)[useful]
+            yield (i * n_features + j) * 2 + (flipped_i | flipped_j)[useful]
 
 
 def _leading_bits(codes: Codes, skip: int) -> Codes:
