@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 import re
 from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -17,13 +15,12 @@ import cv2
 import numpy as np
 import pandas as pd
 from PIL import Image, JpegImagePlugin
-from rich.console import Console
-from rich.progress import track
 
 from osteofusion.audit.sources import shown
 from osteofusion.data.dicom import require_pydicom
 from osteofusion.data.radiograph import Gray, decode_radiograph, is_dicom, read_bytes
 from osteofusion.errors import RadiographError
+from osteofusion.progress import in_threads
 
 SIDE = 512  # pixels of the longer side on which border and burned-in text are looked for
 _RARE = 5  # families of fewer images are pooled
@@ -84,21 +81,12 @@ def read_file_facts(paths: Sequence[Path], *, progress: bool = False) -> FileFac
     rows: list[dict[str, Any]] = []
     digests: list[str] = []
     unreadable: dict[int, str] = {}
-    console = Console(stderr=True)
-    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        found = track(
-            pool.map(_examine, paths),
-            description="Reading file facts",
-            total=len(paths),
-            console=console,
-            transient=True,
-            disable=not progress or not console.is_terminal,
-        )
-        for i, (facts, digest) in enumerate(found):
-            if isinstance(facts, str):
-                unreadable[i] = facts
-            rows.append({} if isinstance(facts, str) else facts)
-            digests.append(digest)
+    found = in_threads(_examine, paths, "Reading file facts", progress)
+    for i, (facts, digest) in enumerate(found):
+        if isinstance(facts, str):
+            unreadable[i] = facts
+        rows.append({} if isinstance(facts, str) else facts)
+        digests.append(digest)
     columns = [column for group in GROUPS for column in group.columns if column != "family"]
     table = pd.DataFrame(rows, columns=columns, index=range(len(paths)))
     table["family"] = pd.Series(_families(table), index=table.index, dtype=object)

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
 import pandas as pd
-from rich.console import Console
-from rich.progress import track
 
 from osteofusion.data.checks import describe
 from osteofusion.data.copies import tied_digests
@@ -25,6 +22,7 @@ from osteofusion.data.rows import clinical_rows
 from osteofusion.data.splits import connected_groups
 from osteofusion.data.table import read_table
 from osteofusion.errors import CohortError, RadiographError
+from osteofusion.progress import in_threads
 
 Folder: TypeAlias = str | os.PathLike[str]
 Source: TypeAlias = Manifest | str | os.PathLike[str]
@@ -232,19 +230,9 @@ def _read_images(
             return None, str(error)
         return digest, ""
 
-    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        names = joined["image"].tolist()
-        console = Console(stderr=True)
-        results = list(
-            track(
-                pool.map(examine, names),
-                description="Reading radiographs" if decode else "Hashing radiographs",
-                total=len(names),
-                console=console,
-                transient=True,
-                disable=not progress or not console.is_terminal,
-            )
-        )
+    names = joined["image"].tolist()
+    what = "Reading radiographs" if decode else "Hashing radiographs"
+    results = list(in_threads(examine, names, what, progress))
     for name, (digest, reason) in zip(names, results, strict=True):
         if digest is None:
             report.unreadable_images.append({"image": name, "reason": reason})

@@ -22,12 +22,11 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from openpyxl import Workbook
-from rich.console import Console
-from rich.progress import track
 from scipy.special import expit, ndtri
 from scipy.stats import rankdata
 
 from osteofusion.errors import OsteofusionError
+from osteofusion.progress import shown
 
 STAMP = "synthetic demo data"
 
@@ -463,14 +462,8 @@ def _write_cohort(root: Path, seed: int, subjects: int) -> None:
     copied_from = {low[0]: low[1], porous[0]: porous[1], low[2]: normal[1], porous[2]: low[3]}
 
     films = {}
-    console = Console(stderr=True)
-    for row in track(
-        [row for row in range(subjects) if row not in copied_from and row != normal[0]],
-        description="Drawing demo radiographs",
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    ):
+    drawn = [row for row in range(subjects) if row not in copied_from and row != normal[0]]
+    for row in shown(drawn, len(drawn), "Drawing demo radiographs", progress=True):
         own = np.random.default_rng([seed, subjects, row])
         films[row] = _draw(own, view[row], _FAMILIES[int(families[row])], means[row])
     truth = []

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from rich.console import Console
-from rich.progress import track
 
 from osteofusion.data.clinical import CellProblem, parse_column
 from osteofusion.data.dicom import DicomFacts, read_dicom_facts, require_pydicom
@@ -19,6 +15,7 @@ from osteofusion.data.manifest import Column, Manifest
 from osteofusion.data.radiograph import is_dicom
 from osteofusion.data.report import JoinReport
 from osteofusion.errors import RadiographError
+from osteofusion.progress import in_threads
 
 _SAME_AGE = 1.0  # years; a table may hold the age at another visit of the same year
 
@@ -46,18 +43,7 @@ def read_headers(files: Sequence[Path], *, progress: bool = False) -> list[Dicom
         except RadiographError:
             return None
 
-    console = Console(stderr=True)
-    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        return list(
-            track(
-                pool.map(read, files),
-                description="Reading DICOM headers",
-                total=len(files),
-                console=console,
-                transient=True,
-                disable=not progress or not console.is_terminal,
-            )
-        )
+    return list(in_threads(read, files, "Reading DICOM headers", progress))
 
 
 def fill_from_headers(

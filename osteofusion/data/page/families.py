@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pandas as pd
 from PIL import Image
-from rich.console import Console
-from rich.progress import track
 
 from osteofusion.data.dicom import require_pydicom
 from osteofusion.data.radiograph import is_dicom
 from osteofusion.errors import RadiographError
+from osteofusion.progress import in_threads
 
 RARE = 5  # sizes and families of fewer films are pooled
 MOST = 12  # families told apart; the smaller ones are pooled
@@ -31,18 +28,7 @@ def acquisition_families(files: Sequence[Path], *, progress: bool = False) -> pd
     Raises:
         RadiographError: a file is DICOM and pydicom is not installed.
     """
-    console = Console(stderr=True)
-    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        facts = list(
-            track(
-                pool.map(_kind_and_size, files),
-                description="Reading image headers",
-                total=len(files),
-                console=console,
-                transient=True,
-                disable=not progress or not console.is_terminal,
-            )
-        )
+    facts = list(in_threads(_kind_and_size, files, "Reading image headers", progress))
     count = Counter(facts)
     families = [
         f"{kind}, {size}" if count[kind, size] >= RARE else f"{kind}, other sizes"

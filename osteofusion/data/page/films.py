@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import base64
-import os
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -13,13 +11,12 @@ from typing import cast
 import cv2
 import numpy as np
 import pandas as pd
-from rich.console import Console
-from rich.progress import track
 
 from osteofusion.data.manifest import Manifest
 from osteofusion.data.page.classes import words
 from osteofusion.data.radiograph import Gray, read_radiograph
 from osteofusion.errors import RadiographError
+from osteofusion.progress import in_threads
 
 MOST_FILMS = 24  # on one contact sheet
 MOST_GROUPS = 40  # groups of copies that are shown as pictures
@@ -133,17 +130,8 @@ def _fact(value: object, kind: str) -> str:
 
 def thumbnails(files: Mapping[int, Path], *, progress: bool = False) -> dict[int, Thumbnail]:
     """A small JPEG of each file, under the file's key."""
-    console = Console(stderr=True)
-    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        drawn = track(
-            pool.map(_thumbnail, files.values()),
-            description="Drawing thumbnails",
-            total=len(files),
-            console=console,
-            transient=True,
-            disable=not progress or not console.is_terminal,
-        )
-        return dict(zip(files, drawn, strict=True))
+    drawn = in_threads(_thumbnail, list(files.values()), "Drawing thumbnails", progress)
+    return dict(zip(files, drawn, strict=True))
 
 
 def _thumbnail(path: Path) -> Thumbnail:
