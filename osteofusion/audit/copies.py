@@ -7,10 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal
 
-from rich.console import Console
-from rich.progress import track
 from scipy.cluster.hierarchy import DisjointSet
 
 from osteofusion.audit.copy_check import Comparison, compare, register
@@ -18,6 +16,7 @@ from osteofusion.audit.copy_features import CodedFeatures, Coder, Features, extr
 from osteofusion.audit.copy_index import Candidate, find_candidates
 from osteofusion.data.radiograph import content_hash, read_radiograph
 from osteofusion.errors import RadiographError
+from osteofusion.progress import shown
 
 CopyKind = Literal["identical", "mirrored", "cropped", "altered", "resized", "re-encoded"]
 
@@ -29,7 +28,6 @@ _BATCH = 256  # candidates compared before asking which films are tied together 
 _CROPPED, _TURNED, _BRIGHTENED, _RESIZED = 0.95, 0.5, 6, 0.01
 
 _Matrix = tuple[tuple[float, float, float], ...]
-_Item = TypeVar("_Item")
 
 
 @dataclass(frozen=True)
@@ -104,7 +102,7 @@ def find_copies(
         refused: dict[int, _Refusal] = {}
         same: dict[str, list[int]] = {}
         digests = pool.map(_digest, paths)
-        for i, digest in enumerate(_track(digests, len(paths), "Hashing radiographs", progress)):
+        for i, digest in enumerate(shown(digests, len(paths), "Hashing radiographs", progress)):
             if isinstance(digest, _Refusal):
                 refused[i] = digest
             else:
@@ -173,7 +171,7 @@ def _describe(
         found = _features(path)
         return coder(found) if isinstance(found, Features) else found
 
-    return _track(pool.map(code, paths), len(paths), "Reading radiographs", progress)
+    return shown(pool.map(code, paths), len(paths), "Reading radiographs", progress)
 
 
 def _confirmed(
@@ -194,7 +192,7 @@ def _confirmed(
         return _pair(a, b, found) if found is not None and found.same_film else None
 
     batches = [candidates[i : i + _BATCH] for i in range(0, len(candidates), _BATCH)]
-    for batch in _track(batches, len(batches), "Comparing candidates", progress):
+    for batch in shown(batches, len(batches), "Comparing candidates", progress):
         # Films already tied together need no further proof, so many copies of one film cost no
         # more than one comparison each.
         open_ = [c for c in batch if not tied.connected(position[c.a], position[c.b])]
@@ -224,9 +222,3 @@ def _pair(a: int, b: int, found: Comparison) -> CopyPair:
         rotation=found.rotation,
         transform=tuple((float(x), float(y), float(z)) for x, y, z in found.transform),
     )
-
-
-def _track(items: Iterable[_Item], total: int, what: str, shown: bool) -> Iterable[_Item]:
-    console = Console(stderr=True)
-    disable = not shown or not console.is_terminal
-    return track(items, what, total, console=console, transient=True, disable=disable)

@@ -50,7 +50,9 @@ def find_candidates(coded: list[CodedFeatures]) -> list[Candidate]:
     codes = np.concatenate([*(item.codes for item in coded), *(item.flipped for item in coded)])
     matches = np.zeros(0, np.int64)
     for turn in range(_LISTS):  # the lists find most matches again, so they are united one by one
-        matches = np.union1d(matches, np.concatenate(list(_similar(codes, image, turn))))
+        matches = np.concatenate([matches, *_similar(codes, image, turn)])
+        matches.sort()  # np.unique hashes, at several times the memory and the time
+        matches = matches[np.diff(matches, prepend=-1) > 0]
     # Votes are counted for some radiographs at a time, each with all its matches.
     first_feature = np.cumsum([0, *sizes])[_BATCH:-1:_BATCH]
     pairs, votes = [], []

@@ -90,7 +90,7 @@ def from_cohort(manifests: Sequence[str], roots: Sequence[Path], *, progress: bo
     report = cohort.report
     for finding in report.problems:
         if finding.startswith(("images_", "rows_", "label_", "unreadable_", "duplicate_")):
-            count = len(getattr(report, finding))
+            count = sum(len(getattr(each, finding)) for each in (report, *report.sites))
             notes.append(f"{finding.replace('_', ' ')}: {count} (see osteofusion cohort)")
     roles = {name: cohort.manifest.columns[name] for name in names}
     kept = {name: c for name, c in roles.items() if c.role in ("feature", "outcome")}

@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from osteofusion.audit.sources import SPLIT_NAMES, Collection, shown
@@ -46,6 +47,7 @@ def add_splits(collection: Collection, path: Path, roots: Sequence[Path]) -> Non
     told = [what for what in ("label", "subject") if what in columns]
     if len(collection.clinical.columns):
         told = []  # the cohort knows better
+    unknown = {what: set(np.flatnonzero(collection.table[what].isna()).tolist()) for what in told}
     sides: dict[str, dict[int, str]] = {}
     both: set[int] = set()
     for row, cells in listed.items():
@@ -59,7 +61,8 @@ def add_splits(collection: Collection, path: Path, roots: Sequence[Path]) -> Non
             if side and division.setdefault(position, side) != side:
                 both.add(position)
             for what in told:
-                collection.table.at[position, what] = shown(cells[columns[what]]) or None
+                if position in unknown[what]:
+                    collection.table.at[position, what] = shown(cells[columns[what]]) or None
     positions = range(len(collection.table))
     collection.divisions = pd.DataFrame(
         {name: [found.get(i) for i in positions] for name, found in sides.items()}, dtype=object
@@ -140,7 +143,8 @@ def _read(path: Path) -> tuple[list[str], dict[int, dict[str, str]]]:
         reason = getattr(error, "strerror", None) or str(error)
         raise SplitError(f"{path} cannot be read as a CSV of a split: {reason}.") from error
     headers = [header.strip() for header in lines[0]] if lines else []
-    if len(set(headers)) < len(headers):
+    named = [header for header in headers if header]
+    if len(set(named)) < len(named):
         raise SplitError(f"{path} has a header twice; keep one column of each name.")
     rows = {}
     for number, cells in enumerate(lines[1:], start=2):
