@@ -377,13 +377,13 @@ def test_an_unreadable_radiograph_is_named(refused, demo, tmp_path, damage, said
     assert victim.stem in sentence
 
 
-def test_an_empty_column_is_refused(refused, demo, tmp_path):
+def test_an_empty_column_that_was_asked_for_is_refused(refused, demo, tmp_path):
     root = shutil.copytree(demo, tmp_path / "empty")
     path, book, sheet, columns = workbook(root)
     for row in range(2, sheet.max_row + 1):
         sheet.cell(row, columns["smoker"]).value = None
     book.save(path)
-    sentence = refused("fit", "--data.root", root)
+    sentence = refused("fit", "--data.root", root, "--data.features", "[age, smoker]")
     assert "'smoker' has no usable value" in sentence
 
 

@@ -140,6 +140,102 @@ def test_a_column_of_no_training_row_is_left_out_with_a_word(cli, hospitals, tmp
     assert "'smoker' has no usable value" in result.err
 
 
+def test_a_class_that_one_site_has_alone_does_not_forbid_leaving_it_out(cli, demo, tmp_path):
+    """Of the task's two classes there are enough elsewhere; resuming and re-use see the same."""
+    folders = {"normal": "normal", "osteoporosis": "osteoporosis"}
+    images = {"layout": "class_folders", "folders": folders}
+    two = write_manifest(
+        tmp_path / "two.yaml", name="two", images=images, table=None, columns=None, label=None
+    )
+    folders = {**folders, "osteopenia": "osteopenia"}
+    three = write_manifest(
+        tmp_path / "three.yaml",
+        name="three",
+        images={"layout": "class_folders", "folders": folders},
+        table=None,
+        columns=None,
+        label=None,
+    )
+    other = write_demo(tmp_path / "other", subjects=40, seed=9)
+    options = ("--data.manifest", lists([str(three), str(two)]))
+    options += ("--data.root", lists([str(demo), str(other)]))
+    fold = ("--data.folds", "sites", "--data.fold", 0)  # "three" is the test side
+    result = cli.fit(*options, *fold, cwd=tmp_path)
+    assert "Left out for the test: site three" in result.out
+    run = tmp_path / "runs/binary/version_0"
+    splits = pd.read_csv(run / "splits.csv")
+    assert set(splits["label"]) == {"normal", "osteopenia", "osteoporosis"}
+    assert set(splits.loc[splits["split"] != "test", "label"]) == {"normal", "osteoporosis"}
+    # What was chosen for want of clinical columns is no contradiction when training goes on.
+    cli.fit(*options, *fold, "--ckpt_path", "last", "--trainer.max_epochs", 2, cwd=tmp_path)
+    cli.fit(*options, "--data.splits", run / "splits.csv", cwd=tmp_path)
+    refused = cli("fit", "--config", "three_class.yaml", *cli.toy, *options, *fold, cwd=tmp_path)
+    assert refused.code == 2
+    assert "class 'osteopenia' has 0" in refused.err
+
+
+def test_the_same_numbers_of_another_hospital_are_other_people(cli, hospitals, tmp_path):
+    """Without images there is nothing but the ID, and every hospital counts from 1."""
+    _, roots = hospitals
+    paths = [
+        str(write_manifest(tmp_path / f"{name}.yaml", name=name, images=None))
+        for name in ("north", "south", "west")
+    ]
+    one = ("--data.manifest", paths[0], "--data.root", roots[0])
+    cli.fit(*one, cwd=tmp_path)
+    run = tmp_path / "runs/binary/version_0"
+
+    def tested(where, *options):
+        result = cli("test", "--ckpt_path", run, *options, cwd=tmp_path)
+        assert result.code == 0, result.err
+        return pd.read_csv(tmp_path / "runs" / "test" / where / "predictions.csv")["split"]
+
+    other = ("--data.manifest", paths[2], "--data.root", roots[2])
+    assert set(tested("version_0", *other)) == {"test"}
+    assert set(tested("version_1")) == {"train", "val", "test"}
+
+    both = ("--data.manifest", lists(paths[:2]), "--data.root", lists(roots[:2]))
+    cli.fit(*both, "--data.folds", "sites", cwd=tmp_path)
+    run = tmp_path / "runs/binary/version_1"
+    assert set(tested("version_2", *other)) == {"test"}
+    assert set(tested("version_3", *one)) == {"test"}  # the site that was left out
+    seen = ("--data.manifest", paths[1], "--data.root", roots[1])
+    result = cli("test", "--ckpt_path", run, *seen, cwd=tmp_path)
+    assert result.code == 2
+    assert "the model was trained on them" in result.err
+
+
+def test_features_that_an_external_site_lacks_are_named(cli, left_out, hospitals, tmp_path):
+    manifests, roots = hospitals
+    options = ("--data.manifest", manifests[2], "--data.root", roots[2])
+    result = cli("test", "--ckpt_path", left_out, *options, cwd=tmp_path)
+    assert result.code == 0, result.err
+    assert "No row has a value of smoker, which the model was trained with" in " ".join(
+        result.out.split()
+    )
+    assert "Left out for the test" not in result.out
+
+
+def test_a_fused_model_needs_a_clinical_value_in_some_training_row(cli, hospitals, tmp_path):
+    manifests, roots = hospitals
+    films = write_manifest(
+        tmp_path / "films.yaml", name="a_films", table=None, columns=None, label=None
+    )
+    options = (
+        "--data.manifest",
+        lists([manifests[0], str(films)]),
+        "--data.root",
+        lists(roots[:2]),
+    )
+    options += ("--data.folds", "sites", "--data.fold", 1)
+    result = cli("fit", "--config", "binary.yaml", *cli.toy, *options, cwd=tmp_path)
+    assert result.code == 2
+    assert "No training row has a value in any clinical column" in result.err
+    result = cli("fit", "--config", "binary.yaml", "--data.manifest", "[]", cwd=tmp_path)
+    assert result.code == 2
+    assert "data.manifest is an empty list" in result.err
+
+
 def test_roots_and_manifests_come_in_pairs(cli, hospitals, tmp_path):
     manifests, roots = hospitals
     options = ("--data.manifest", lists(manifests), "--data.root", lists(roots[:2]))
@@ -205,7 +301,7 @@ def test_the_data_module_refuses_an_arm_that_lacks_its_input(demo, tmp_path):
         tmp_path / "films.yaml", name="films", table=None, columns=None, label=None
     )
     data = RadiographDataModule(manifest=str(manifest), root=str(demo))
-    with pytest.raises(ConfigError, match=r"use model\.arm=image"):
+    with pytest.raises(ConfigError, match=r"train with model\.arm=image"):
         _ = data.cohort
 
 
@@ -241,6 +337,11 @@ def test_several_films_of_a_subject_count_once(cli, demo, tmp_path):
     assert result.code == 0, result.err
     single = json.loads((tmp_path / "runs/test/version_0/metrics.json").read_text())
     assert single["n_rows"] == len(tested)
+    result = cli("test", "--ckpt_path", run, "--combine", "max", cwd=tmp_path)
+    assert result.code == 0, result.err
+    worst = json.loads((tmp_path / "runs/test/version_1/metrics.json").read_text())
+    assert worst["n_rows"] == metrics["n_rows"]
+    assert worst["arms"].keys() == metrics["arms"].keys()
 
 
 # ---- from an audit to a split ----

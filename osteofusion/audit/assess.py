@@ -198,7 +198,7 @@ def _counts(values: pd.Series) -> dict[str, int]:
 def _families(facts: FileFacts, labels: pd.Series) -> dict[str, dict[str, int]]:
     """Labels of each acquisition family, largest first."""
     known = labels.fillna("unknown")
-    families = facts.table["family"].dropna()
+    families = facts.table["family"]  # missing where a row has no image
     return {
         str(family): _counts(known[families == family].reset_index(drop=True))
         for family in families.value_counts().index

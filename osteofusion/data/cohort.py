@@ -122,6 +122,11 @@ def build_cohort(
         report = JoinReport.of_sites(united, reports)
     film = tied_digests(copies) if copies is not None else {}
     digests = joined["image_sha256"].tolist()
+    if film and need_labels and not film.keys() & set(digests):
+        raise CohortError(
+            f"Copies {os.fspath(copies or '')} names no file of this cohort; give the copies.csv "
+            "of an audit of the same files."
+        )
     joined["group"] = connected_groups(
         joined["subject_id"].tolist(), digests, [film.get(digest) for digest in digests]
     )

@@ -23,7 +23,9 @@ def tied_digests(path: str | os.PathLike[str]) -> dict[str, int]:
         CohortError: the file cannot be read or lacks the columns.
     """
     try:
-        pairs = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+        pairs = pd.read_csv(
+            path, dtype=str, keep_default_na=False, index_col=False, encoding="utf-8-sig"
+        )
     except (OSError, ValueError) as error:  # pandas' parser errors are ValueErrors
         raise CohortError(f"Copies {path} cannot be read as CSV: {str(error).strip()}.") from error
     missing = [name for name in DIGESTS if name not in pairs]
@@ -33,4 +35,6 @@ def tied_digests(path: str | os.PathLike[str]) -> dict[str, int]:
         )
     digests = pd.concat([pairs[name] for name in DIGESTS], ignore_index=True).tolist()
     pair = [str(i) for i in range(len(pairs))] * 2
-    return dict(zip(digests, connected_groups(pair, digests).tolist(), strict=True))
+    films = dict(zip(digests, connected_groups(pair, digests).tolist(), strict=True))
+    films.pop("", None)  # an emptied cell is no file, and a row without an image no copy of it
+    return films

@@ -116,7 +116,7 @@ def _in_column(
             )
         subject = subject_id(identifier, manifest.table.id_pattern)
         found.append((subject, Path(str(name)).as_posix(), None))
-    return _frame(found)
+    return _frame(list(dict.fromkeys(found)))  # two rows may say the same
 
 
 def _in_folder(root: Path, manifest: Manifest, spec: Images, report: JoinReport) -> list[str]:

@@ -285,6 +285,8 @@ class Manifest(_Strict):
         for name, column in self.columns.items():
             if column.dicom is None:
                 raise ValueError(f"columns.{name} needs `table`, or `dicom` to fill it")
+        if self.label.file is None and self.label.column is not None:
+            raise ValueError("label.column needs `table` or label.file, which has the column")
 
     @property
     def site_name(self) -> str:
@@ -369,6 +371,10 @@ def unite(manifests: Sequence[Manifest]) -> Manifest:
             owner.setdefault(name, manifest.name)
     regions = list(dict.fromkeys(manifest.region for manifest in manifests))
     scores = {manifest.label.t_score for manifest in manifests} - {None}
+    file = next((each.label.file for each in manifests if each.label.file is not None), None)
+    table = next((each.table for each in manifests if each.table is not None), None)
+    header = "label" if table is not None or file is not None else None
+    score = scores.pop() if len(scores) == 1 else None
     return Manifest(
         name="+".join(manifest.name for manifest in manifests),
         title="; ".join(manifest.title for manifest in manifests),
@@ -377,8 +383,8 @@ def unite(manifests: Sequence[Manifest]) -> Manifest:
         citation="; ".join(dict.fromkeys(manifest.citation for manifest in manifests)),
         synthetic=any(manifest.synthetic for manifest in manifests),
         images=next((each.images for each in manifests if each.images is not None), None),
-        table=next((each.table for each in manifests if each.table is not None), None),
-        label=LabelSource(column="label", t_score=scores.pop() if len(scores) == 1 else None),
+        table=table,
+        label=LabelSource(column=header, t_score=score, file=file),
         columns=columns,
     )
 

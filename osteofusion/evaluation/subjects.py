@@ -24,18 +24,18 @@ def combine_subjects(
             :func:`osteofusion.evaluation.predictions.read_rows`.
         classes: Class names in order of falling bone density.
         how: ``mean`` averages the probabilities; ``max`` takes those of the radiograph that looks
-            worst, the one with the highest expected class.
+            worst to the arm, the one with the highest expected class.
 
     Returns:
-        The same columns; `image` is the first radiograph of a mean, the worst one of a max.
+        The same columns; `image` is the subject's first radiograph, so that arms can be compared.
     """
     keys = ["arm", "subject_id", "label"]
     values = predictions[[f"p_{name}" for name in classes]].to_numpy(dtype=np.float64)
+    grouped = predictions.groupby(keys, sort=False)
     if how == "max":
         expected = pd.Series(values @ np.arange(len(classes)), index=predictions.index)
         worst = expected.groupby([predictions[key] for key in keys], sort=False).idxmax()
-        return predictions.loc[worst].reset_index(drop=True)
-    grouped = predictions.groupby(keys, sort=False)
+        return predictions.loc[worst].assign(image=grouped["image"].first().to_numpy())
     combined = grouped.first().reset_index()
     averaged = [f"{kind}_{name}" for kind in ("p", "raw") for name in classes]
     present = [name for name in averaged if name in predictions]

@@ -8,7 +8,7 @@ import os
 import shutil
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
@@ -204,6 +204,7 @@ class TrainingCLI(LightningCLI):
                 raise ConfigError(f"trainer.{limit} is 0, so there would be no model to score.")
         if self.checkpoint is None:
             return
+        self._keep_arm(settings)
         refuse_ignored(self.checkpoint, settings.as_dict())
         done, epochs = self.checkpoint["epoch"] + 1, settings["trainer"]["max_epochs"]
         if self.command == "fit" and epochs is not None and 0 <= epochs < done:
@@ -243,11 +244,16 @@ class TrainingCLI(LightningCLI):
 
     def _choose_arm(self, settings: Any) -> None:
         """Train the arm that the data allow: a data set may lack images or clinical columns."""
-        data = settings["data"]
-        listed = data["manifest"] if isinstance(data["manifest"], list) else [data["manifest"]]
-        manifests = [load_manifest(name) for name in listed]
-        arm, self.said = possible_arm(settings["model"]["arm"], manifests, data["features"])
-        settings["model"]["arm"] = data["arm"] = arm
+        arm, self.said = _possible_arm(settings["model"]["arm"], settings["data"])
+        settings["model"]["arm"] = settings["data"]["arm"] = arm
+
+    def _keep_arm(self, settings: Any) -> None:
+        """A config that asks for both modalities got the arm that its data allowed."""
+        assert self.checkpoint is not None
+        asked, trained = settings["model"]["arm"], self.checkpoint["hyper_parameters"]["arm"]
+        if asked == "fused" and trained != asked:
+            data = self.checkpoint["datamodule_hyper_parameters"]
+            settings["model"]["arm"] = _possible_arm(asked, data)[0]
 
     @property
     def _resumes(self) -> bool:
@@ -368,24 +374,36 @@ class TrainingCLI(LightningCLI):
         sides = data.rows["split"].value_counts()
         console.print(
             f"{manifest.title}: {len(data.rows)} radiographs of "
-            f"{data.rows['subject_id'].nunique()} subjects ({shown}); "
+            f"{data.rows['subject_id'].nunique()} subjects ({shown or 'no labels'}); "
             + ", ".join(f"{name} {sides[name]}" for name in sides.index)
         )
         if self.said:
             console.print(self.said, style="yellow")
-        if data.hparams["folds"] == "sites" and data.need_labels:
-            tested = data.side("test")["site"].value_counts()
-            console.print(f"Left out for the test: site {tested.index[0]}")
-            if len(tested) > 1:
+        if (
+            self.command == "fit"
+            and data.hparams["folds"] == "sites"
+            and not data.hparams["splits"]
+        ):
+            tested = data.side("test")["site"]
+            left_out = sorted(data.rows["site"].unique())[data.hparams["fold"]]
+            console.print(f"Left out for the test: site {left_out}")
+            if tied := int((tested != left_out).sum()):
                 console.print(
-                    f"and {tested.iloc[1:].sum()} radiographs of other sites that are tied to it.",
-                    style="yellow",
+                    f"and {tied} radiographs of other sites that are tied to it.", style="yellow"
                 )
         if self.command == "fit" and data.hparams["features"] is None and data.empty_features:
             console.print(
                 f"Left out, as no training row has a value: {', '.join(data.empty_features)}.",
                 style="yellow",
             )
+        if self.checkpoint is not None and data.hparams["arm"] != "image":
+            there = data.cohort.table.dropna(axis=1, how="all")
+            if gone := [name for name in data.schema.names if name not in there]:
+                console.print(
+                    f"No row has a value of {', '.join(gone)}, which the model was trained with; "
+                    "they count as missing.",
+                    style="yellow",
+                )
         problems = data.cohort.report.problems
         if problems:
             named = ", ".join(name.replace("_", " ") for name in problems)
@@ -422,6 +440,12 @@ class TrainingCLI(LightningCLI):
             shutil.rmtree(self.run_dir, ignore_errors=True)
             with suppress(OSError):
                 self.run_dir.parent.rmdir()  # where this was the first run of its config
+
+
+def _possible_arm(asked: str, data: Mapping[str, Any]) -> tuple[str, str]:
+    """As :func:`possible_arm`, of the data module's settings."""
+    listed = data["manifest"] if isinstance(data["manifest"], list) else [data["manifest"]]
+    return possible_arm(asked, [load_manifest(name) for name in listed], data["features"])
 
 
 def _monitored(name: Monitor) -> str:

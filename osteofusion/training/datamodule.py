@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
@@ -186,6 +187,11 @@ class RadiographDataModule(LightningDataModule):
         names = select_features(self.cohort.manifest, self.hparams["features"])
         if self.hparams["features"] is None:
             names = [name for name in names if name not in self.empty_features]
+            if self.hparams["arm"] != "image" and not names:
+                raise CohortError(
+                    "No training row has a value in any clinical column; use model.arm=image, or "
+                    "another split."
+                )
         return ClinicalSchema.fit(self.side("train"), self.cohort.manifest, names)
 
     @cached_property
@@ -256,18 +262,26 @@ class RadiographDataModule(LightningDataModule):
         table = self.cohort.table
         if self._trained is not None:
             return self._match_trained(table)
+        # Stratified by the cohort's own labels, so that every task can use the same split; but a
+        # label that one site alone has must not forbid a task of fewer classes to leave it out.
+        strata = table
+        if h["folds"] == "sites" or (h["splits"] is not None and len(self.cohort.roots) > 1):
+            strata = table.assign(label=table["label"].map(TASKS[h["task"]]))
         if h["splits"] is not None:
-            return select_fold(load_splits(h["splits"], table), h["fold"], h["repeat"])
-        # Stratified by the cohort's own labels, so that every task can use the same split.
-        made = make_splits(
-            table,
-            seed=h["split_seed"],
-            validation=h["validation"],
-            test=h["test"],
-            folds=h["folds"],
-            repeats=h["repeat"] + 1,
-        )
-        return select_fold(made, h["fold"], h["repeat"])
+            made = load_splits(h["splits"], strata)
+        else:
+            made = make_splits(
+                strata,
+                seed=h["split_seed"],
+                validation=h["validation"],
+                test=h["test"],
+                folds=h["folds"],
+                repeats=h["repeat"] + 1,
+            )
+        chosen = select_fold(made, h["fold"], h["repeat"])
+        keys = ["subject_id", "image"]
+        own = chosen.drop(columns="label").merge(table[[*keys, "label"]], on=keys)
+        return own[chosen.columns.tolist()]
 
     def side(self, split: str) -> pd.DataFrame:
         """The rows of one side: train, val, test or predict."""
@@ -328,6 +342,7 @@ class RadiographDataModule(LightningDataModule):
         self._trained = {
             "schema": checkpoint["hyper_parameters"]["clinical"]["schema"],
             "splits": checkpoint[type(self).__qualname__]["splits"],
+            "sites": checkpoint[type(self).__qualname__]["sites"],
         }
         self.seed = checkpoint[type(self).__qualname__]["seed"]
 
@@ -339,6 +354,7 @@ class RadiographDataModule(LightningDataModule):
         """Which rows a checkpoint has seen, on which sides, and the seed of its epochs."""
         return {
             "splits": self.splits.to_dict(orient="list"),
+            "sites": list(self.cohort.roots),
             "fingerprint": self.fingerprint,
             "seed": self.seed,
         }
@@ -370,21 +386,24 @@ class RadiographDataModule(LightningDataModule):
     def _match_trained(self, table: pd.DataFrame) -> pd.DataFrame:
         assert self._trained is not None
         known = pd.DataFrame(self._trained["splits"])
-        keys = ["subject_id", "image_sha256"]
+        keys = ["who", "image_sha256"]
+        known["who"] = _identity(known, self._trained["sites"])
         # A subject's copy of its own film is a second row with the same key and the same side.
         sides = known.drop_duplicates(keys)[[*keys, "split", "fold", "repeat"]]
         cohort = table[["subject_id", "image", "image_sha256", "group", "label"]]
-        matched = cohort.merge(sides, on=keys, how="left")
+        who = _identity(cohort, list(self.cohort.roots))
+        matched = cohort.assign(who=who).merge(sides, on=keys, how="left").drop(columns="who")
         unknown = matched["split"].isna()
         # The same film under another ID would be tested by a model that has learnt it.
         seen = matched["image_sha256"].isin(set(known["image_sha256"]) - {""})
         if unknown.all() and not seen.any():
             return matched.assign(split="test", fold=0, repeat=0)
         if unknown.any():
+            first = matched[unknown].iloc[0]
             raise SplitError(
-                f"{int(unknown.sum())} of {len(matched)} radiographs, such as "
-                f"{matched.loc[unknown, 'image'].iloc[0]!r}, are not in the checkpoint's split "
-                f"while {int((seen | ~unknown).sum())} images are; pass the training cohort or an "
+                f"{int(unknown.sum())} of {len(matched)} rows, such as "
+                f"{first['image'] or first['subject_id']!r}, are not in the checkpoint's split "
+                f"while {int((seen | ~unknown).sum())} are; pass the training cohort or an "
                 "external one, not a mixture."
             )
         return matched.astype({"fold": int, "repeat": int})
@@ -404,6 +423,11 @@ class RadiographDataModule(LightningDataModule):
         """Check that there are rows to work on."""
         side = {"fit": "train", "validate": "val", "test": "test"}.get(stage)
         if side is not None and self.side(side).empty:
+            if self._trained is not None:
+                raise SplitError(
+                    f"No row of these data is on the {side} side of the checkpoint's split: the "
+                    "model was trained on them; pass the whole cohort, or another one."
+                )
             raise SplitError(f"No radiograph is on the {side} side; check data.splits.")
 
     def train_dataloader(self) -> DataLoader[Batch]:
@@ -500,18 +524,34 @@ def refuse_missing(arm: str, table: pd.DataFrame, features: Sequence[str]) -> No
     without = table["image"] == ""
     if arm != "tabular" and without.all():
         raise ConfigError(
-            f"The {arm} arm needs images and the data have none; use model.arm=tabular."
+            f"The {arm} arm needs images and the data have none; train with model.arm=tabular."
         )
     if arm == "image" and without.any():
         sites = ", ".join(table.loc[without, "site"].unique())
         raise ConfigError(
-            f"The image arm needs an image in every row and site {sites} has rows without; use "
-            "model.arm=fused, or leave that data set out."
+            f"The image arm needs an image in every row and site {sites} has rows without; train "
+            "with model.arm=fused, or leave that data set out."
         )
     if arm != "image" and not features:
         raise ConfigError(
-            f"The {arm} arm needs clinical columns and the data have none; use model.arm=image."
+            f"The {arm} arm needs clinical columns and the data have none; train with "
+            "model.arm=image."
         )
+
+
+def _identity(rows: pd.DataFrame, sites: Sequence[str]) -> pd.Series:
+    """Whose a row is, in a form that a cohort of several sites and one of them alone share.
+
+    Beside an image's digest the ID within its site is enough, whatever the manifest's name; without
+    one, the same number at another site is another person.
+    """
+    ids = rows["subject_id"]
+    if len(sites) == 1:
+        whole, within = f"{sites[0]}/" + ids, ids
+    else:
+        names = "|".join(re.escape(site) for site in sorted(sites, key=len, reverse=True))
+        whole, within = ids, ids.str.replace(f"^(?:{names})/", "", regex=True)
+    return within.where(rows["image_sha256"] != "", whole)
 
 
 def _manifest(name_or_path: str | None) -> str | None:

@@ -121,6 +121,8 @@ def possible_arm(
     Raises:
         ConfigError: nothing is possible.
     """
+    if not manifests:
+        raise ConfigError("data.manifest is an empty list; name a data set, or several.")
     names = ", ".join(manifest.name for manifest in manifests)
     has_images = any(manifest.images is not None for manifest in manifests)
     has_clinical = features != [] and any(manifest.features for manifest in manifests)

@@ -4,7 +4,9 @@ import os
 import shutil
 
 import pytest
+import yaml
 
+from osteofusion.audit.assess import assess
 from osteofusion.audit.sources import from_cohort, from_folders
 from osteofusion.audit.split_file import add_splits
 from osteofusion.errors import CohortError, SplitError
@@ -119,6 +121,18 @@ def test_labels_and_subjects_of_a_split_file(tmp_path):
     assert collection.table["subject"].tolist() == ["A", "A"]
 
 
+def test_labels_of_folders_go_before_those_of_a_split_file(tmp_path):
+    collection = from_folders([fill(tmp_path / "d", "normal/1.png", "osteopenia/2.png", "3.png")])
+    text = ",,image,split,label\n0,,1.png,train,x\n1,,2.png,test,\n2,,3.png,test,y\n"
+    (tmp_path / "split.csv").write_text(text)
+    add_splits(collection, tmp_path / "split.csv", [tmp_path / "d"])
+    assert told(collection, "label") == {
+        "normal/1.png": "normal",
+        "osteopenia/2.png": "osteopenia",
+        "3.png": "y",
+    }
+
+
 def test_folds_are_divisions_of_their_own(tmp_path):
     collection = from_folders([fill(tmp_path / "d", "1.png", "2.png")])
     rows = [
@@ -184,6 +198,25 @@ def test_cohort_without_labels_is_audited_without(clinic):
     collection = from_cohort([str(clinic.write())], [clinic.root], progress=False)
     assert collection.table["label"].isna().all()
     assert any("without labels" in note for note in collection.notes)
+
+
+def test_findings_of_every_site_are_counted(clinic, tmp_path):
+    clinic.images["normal/Z9.png"] = clinic.radiograph("Z9")
+    one = clinic.write()
+    two = tmp_path / "two.yaml"
+    two.write_text(one.read_text().replace("name: clinic", "name: two"))
+    collection = from_cohort([str(one), str(two)], [clinic.root] * 2, progress=False)
+    assert "images without row: 2 (see osteofusion cohort)" in collection.notes
+
+
+def test_a_site_without_images_is_audited_beside_one_with(clinic, tmp_path):
+    one = clinic.write()
+    del clinic.manifest["images"]
+    two = tmp_path / "two.yaml"
+    two.write_text(yaml.safe_dump(clinic.manifest | {"name": "two"}))
+    report, _ = assess(from_cohort([str(one), str(two)], [clinic.root] * 2, progress=False))
+    assert report.images == 6
+    assert sum(sum(labels.values()) for labels in report.families.values()) == 6
 
 
 def test_a_split_by_subject_fits_a_cohort(clinic, tmp_path):

@@ -524,6 +524,17 @@ def test_coded_folders_are_told_and_not_taken(tmp_path):
     assert "Label file" in draft.problem
 
 
+def test_a_scanner_s_number_is_no_patient_s(tmp_path):
+    """Files IM1 to IM24 of patients P24 to P1: the numbers meet, and mean others."""
+    ids = [f"P{i}" for i in range(1, 25)]
+    for i, patient in enumerate(reversed(ids), start=1):
+        dicom(tmp_path / "films" / f"IM{i}", PatientID=patient)
+    dicom(tmp_path / "films" / "IM99")  # a phantom, without an ID
+    draft = draft_manifest(tmp_path / "films", table(tmp_path / "t.csv", labelled(ids)))
+    assert draft.manifest.images.id == "header"
+    assert draft.manifest.images.id_pattern == "(.+)"
+
+
 def test_a_flat_folder_of_dicom_alone(tmp_path):
     for i in range(4):
         dicom(tmp_path / "films" / f"{i}.dcm", PatientSex="F", PatientAge="061Y")

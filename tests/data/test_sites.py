@@ -12,6 +12,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from osteofusion.data.cohort import build_cohort
+from osteofusion.data.copies import tied_digests
 from osteofusion.data.manifest import LABELS, load_manifest
 from osteofusion.data.splits import load_splits, make_splits, save_splits
 from osteofusion.errors import CohortError, ManifestError, OsteofusionError, SplitError
@@ -238,6 +239,10 @@ def test_a_table_is_a_cohort_without_images(clinic):
             ),
             "without `table` the label needs `file`",
         ),
+        (
+            lambda m: (m.pop("table"), m.pop("columns"), m.update(label={"column": "Diagnosis"})),
+            "label.column needs `table` or label.file",
+        ),
         (lambda m: m["columns"]["age"].update(dicom="female"), "fills binary columns"),
         (lambda m: m["columns"]["age"].update(dicom="age", unit="months"), "must be years"),
         (
@@ -296,3 +301,72 @@ def test_copies_of_an_audit_share_a_group(clinic, tmp_path):
             wrong.write_text(content)
         with pytest.raises(OsteofusionError, match=message):
             clinic.build(copies=wrong)
+
+
+def test_an_emptied_cell_ties_nothing(clinic, tmp_path):
+    path = clinic.write()
+    table = clinic.build().table
+    a, b = table["image_sha256"][:2]
+    copies = write_copies(tmp_path / "copies.csv", (a, b), ("", a))
+    del clinic.manifest["images"]
+    path.write_text(yaml.safe_dump(clinic.manifest), encoding="utf-8")
+    with pytest.raises(CohortError, match="names no file of this cohort"):
+        build_cohort(path, clinic.root, copies=copies)
+    assert "" not in tied_digests(copies)
+
+
+def test_copies_of_other_files_are_refused(clinic, tmp_path):
+    copies = write_copies(tmp_path / "copies.csv", ("one", "two"))
+    with pytest.raises(CohortError, match="names no file of this cohort"):
+        clinic.build(copies=copies)
+    assert len(clinic.build(copies=write_copies(tmp_path / "none.csv")).table) == 6
+
+
+def test_a_trailing_comma_does_not_shift_the_digests(tmp_path):
+    (tmp_path / "copies.csv").write_text("sha256_a,sha256_b\nx,y,\ny,z,\n")
+    with pytest.warns(pd.errors.ParserWarning):
+        films = tied_digests(tmp_path / "copies.csv")
+    assert films.keys() == {"x", "y", "z"}
+    assert len(set(films.values())) == 1
+
+
+# ---- several data sets without a table; rows that say the same ----
+
+
+def test_label_files_of_two_sites_without_tables_unite(clinic, tmp_path):
+    path = clinic.write()
+    for key in ("table", "columns"):
+        del clinic.manifest[key]
+    clinic.manifest["images"] = {"layout": "folder"}
+    clinic.manifest["label"] = {"file": "labels.csv", "column": "label"}
+    pd.DataFrame({"id": ["A1"], "label": ["normal"]}).to_csv(
+        clinic.root / "labels.csv", index=False
+    )
+    paths = []
+    for name in ("one", "two"):
+        path = tmp_path / f"{name}.yaml"
+        path.write_text(yaml.safe_dump(clinic.manifest | {"name": name}), encoding="utf-8")
+        paths.append(path)
+    cohort = build_cohort(paths, [clinic.root] * 2)
+    assert cohort.table["subject_id"].tolist() == ["one/A1", "two/A1"]
+
+
+def test_class_folders_of_two_sites_unite(clinic, tmp_path):
+    clinic.write()
+    for key in ("table", "columns", "label"):
+        del clinic.manifest[key]
+    paths = []
+    for name in ("one", "two"):
+        path = tmp_path / f"{name}.yaml"
+        path.write_text(yaml.safe_dump(clinic.manifest | {"name": name}), encoding="utf-8")
+        paths.append(path)
+    assert len(build_cohort(paths, [clinic.root] * 2).table) == 12
+
+
+def test_a_row_given_twice_is_one_radiograph(clinic):
+    for row in clinic.rows:
+        row["File"] = f"{row['Diagnosis']}/{row['Patient ID']}.png"
+    clinic.rows.append(dict(clinic.rows[0]))
+    clinic.manifest["images"] = {"layout": "column", "column": "File"}
+    table = clinic.build().table
+    assert table["subject_id"].tolist() == ["A1", "A2", "B1", "B2", "C1", "C2"]

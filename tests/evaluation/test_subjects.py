@@ -51,6 +51,16 @@ def test_each_subject_counts_once_and_probabilities_stay_probabilities(seed, fil
         assert np.allclose(row[names].astype(float), expected)
 
 
+@given(
+    seed=st.integers(0, 1000),
+    films=st.lists(st.integers(1, 4), min_size=6, max_size=12),
+    how=st.sampled_from(["mean", "max"]),
+)
+def test_arms_that_differ_on_the_worst_film_are_compared(seed, films, how):
+    combined = combine_subjects(predictions(seed, films), CLASSES, how)
+    assert evaluate(combined, CLASSES, resamples=20).to_dict()["n_rows"] == len(films)
+
+
 @given(seed=st.integers(0, 1000), how=st.sampled_from(["mean", "max"]))
 def test_one_radiograph_a_subject_changes_nothing(seed, how):
     table = predictions(seed, [1] * 9)

@@ -76,7 +76,7 @@ def draft_manifest(
         columns, label = _from_table(sections, read, found, images, table, base)
     else:
         assert images is not None  # as _base has seen
-        found = look_at_images(images, base)
+        assert found is not None
         add_images(sections, found, images, base, None)
         label = LabelDraft() if found.folders else without_source("id")
     add_label(sections, label, found)

@@ -72,11 +72,18 @@ def meet(raw: pd.DataFrame, found: ImageFolder | None, root: Path) -> Meeting | 
         match = match_ids(raw, found.stems)
     if match is None:
         return None
-    if match.images < _MOSTLY * len(found.stems) and found.dicom_share == 1.0:
+    share = match.images / len(found.stems)
+    if found.dicom_share == 1.0 and (share < _MOSTLY or match.image_pattern != WHOLE):
         patients = [facts.patient_id for facts in found.facts if facts.patient_id]
-        known = match_ids(others, patients) if len(patients) == len(found.facts) > 0 else None
-        if known is not None and known.images > match.images / len(found.stems) * len(patients):
-            return Meeting(known, by_header=True)
+        enough = len(patients) >= max(_MOSTLY * len(found.facts), 1)
+        known = match_ids(others, patients) if enough else None
+        if known is not None:
+            # Scanners number their files, so a number in a name may be another one than the ID's.
+            exact = known.image_pattern == known.table_pattern == WHOLE
+            if known.images > share * len(patients) or (
+                exact and known.images >= _MOSTLY * len(patients)
+            ):
+                return Meeting(known, by_header=True)
     return Meeting(match, path_column=paths)
 
 
