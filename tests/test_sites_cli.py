@@ -373,6 +373,12 @@ def test_copies_that_an_audit_finds_stay_on_one_side(cli, tmp_path):
     for pair in copied:
         rows = table.loc[list(pair)]
         assert rows["group"].nunique() == rows["split"].nunique() == 1
+    # A checkpoint is complete: it keeps what belongs together when the audit is gone.
+    run = tmp_path / "runs/binary/version_0"
+    (tmp_path / "audit" / "copies.csv").unlink()
+    assert cli("test", "--ckpt_path", run, cwd=tmp_path).code == 0
+    again = pd.read_csv(tmp_path / "runs/test/version_0/predictions.csv").set_index("subject_id")
+    assert again["group"].tolist() == table["group"].tolist()
     refused = cli("audit", *options, "--strict", cwd=tmp_path)
     assert refused.code == 2
     assert "cropped copies" in refused.err

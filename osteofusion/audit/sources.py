@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +10,8 @@ import pandas as pd
 
 from osteofusion.data.cohort import Cohort, build_cohort
 from osteofusion.data.manifest import LABELS, Column
-from osteofusion.data.radiograph import RADIOGRAPH_SUFFIXES, is_dicom
+from osteofusion.data.radiograph import RADIOGRAPH_SUFFIXES
+from osteofusion.data.scan import scan_folder
 from osteofusion.errors import CohortError
 
 SPLIT_NAMES = {
@@ -21,7 +20,6 @@ SPLIT_NAMES = {
     **dict.fromkeys(("test", "testing", "holdout"), "test"),
 }
 _MOST_CLASSES = 10  # sub-folders of more names are taken as one subject each
-_OTHER_PICTURES = {".bmp", ".gif", ".webp", ".jp2", ".heic", ".avif"}
 
 
 @dataclass
@@ -174,30 +172,14 @@ def _source_names(roots: Sequence[Path]) -> list[str]:
 
 
 def _image_files(root: Path, notes: list[str]) -> list[Path]:
-    def refuse(error: OSError) -> None:
-        raise CohortError(f"Folder {error.filename} cannot be read: {error.strerror}.")
-
-    files, others, links = [], Counter[str](), 0
-    # Links to folders are not followed: one to a parent would have no end.
-    for directory, folders, names in os.walk(root, onerror=refuse):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        links += sum((Path(directory) / name).is_symlink() for name in folders)
-        for name in sorted(names):
-            path = Path(directory) / name
-            suffix = path.suffix.lower()
-            if name.startswith("."):
-                continue
-            if suffix in RADIOGRAPH_SUFFIXES or is_dicom(path):
-                files.append(path)
-            elif suffix in _OTHER_PICTURES:
-                others[suffix] += 1
-    if links:
-        notes.append(f"{root}: {links} links to folders were not followed")
-    notes += [
-        f"{root}: {count} {suffix} files were left out; export them as PNG to audit them"
-        for suffix, count in sorted(others.items())
-    ]
-    return files
+    scan = scan_folder(root, root)
+    if scan.linked_folders:
+        notes.append(f"{root}: {len(scan.linked_folders)} links to folders were not followed")
+    notes += [f"left out: {item['reason']}" for item in scan.unreadable]
+    hidden = [name for name in scan.other if name.endswith("/")]
+    if hidden:
+        notes.append(f"{root}: hidden folders were not looked at: {', '.join(hidden)}")
+    return [root / name for name in scan.images]
 
 
 _Names = list[str | None]

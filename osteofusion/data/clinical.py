@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ MISSING_WORDS = frozenset(  # also as clinics outside English write them
     | {"bilinmiyor", "неизвестно", "нет данных", "н/д", "n.d.", "okänt", "ukendt", "ukjent", "未知"}
 )
 _YES_NO = {"yes": 1.0, "y": 1.0, "true": 1.0, "1": 1.0, "no": 0.0, "n": 0.0, "false": 0.0, "0": 0.0}
+_LARGEST = 1e15  # beyond it the square of a column's spread leaves float32
 RARE = 5  # categories seen in fewer training rows share the "other" bucket
 
 
@@ -110,8 +112,9 @@ def _parse_cell(cell: object, column: Column, decimal: str) -> str | float | Non
             raise ValueError(f"is not a number with decimal {decimal!r}")
         number = float(word.replace(decimal, "."))
     number *= column.scale
-    if not np.isfinite(number):
-        raise ValueError("is not a finite number")
+    if not abs(number) < _LARGEST:
+        finite = math.isfinite(number)
+        raise ValueError("is far too large" if finite else "is not a finite number")
     return number
 
 

@@ -17,7 +17,7 @@ from osteofusion.data.radiograph import (
 )
 from osteofusion.errors import CohortError
 
-_NOT_READ = {".bmp", ".gif", ".heic", ".jp2", ".webp"}  # pictures, so perhaps films
+_NOT_READ = {".avif", ".bmp", ".gif", ".heic", ".jp2", ".webp"}  # pictures, so perhaps films
 _BARE_DICOM = {".dc3", ".dic", ".ima"}  # DICOM files have these too; so may anything else
 
 

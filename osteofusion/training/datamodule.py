@@ -27,7 +27,13 @@ from osteofusion.data.cohort import Cohort, build_cohort, missing_root_message
 from osteofusion.data.labels import TASKS, task_classes
 from osteofusion.data.manifest import load_manifest, unite
 from osteofusion.data.radiograph import RadiographPreprocessing, content_hash
-from osteofusion.data.splits import load_splits, make_splits, save_splits, select_fold
+from osteofusion.data.splits import (
+    connected_groups,
+    load_splits,
+    make_splits,
+    save_splits,
+    select_fold,
+)
 from osteofusion.data.transforms import Augmentation, Augmenter
 from osteofusion.errors import CohortError, ConfigError, OsteofusionError, SplitError
 from osteofusion.files import cache_root
@@ -165,14 +171,22 @@ class RadiographDataModule(LightningDataModule):
             roots,
             table=h["table"],
             labels=h["labels"],
-            copies=h["copies"],
+            copies=h["copies"] if self._trained is None else None,
             need_labels=self.need_labels,
             progress=_is_rank_zero(),
         )
-        if self._trained is not None:
-            self.schema.refuse_other_meaning(cohort.manifest)
         refuse_missing(h["arm"], cohort.table, cohort.manifest.features)
-        return cohort
+        if self._trained is None:
+            return cohort
+        self.schema.refuse_other_meaning(cohort.manifest)
+        # The checkpoint knows which films belong together; the audit's file may be gone.
+        known, table = self._trained["splits"], cohort.table
+        film = dict(zip(known["image_sha256"], known["group"], strict=True)) | {"": None}
+        digests = table["image_sha256"].tolist()
+        group = connected_groups(
+            table["subject_id"].tolist(), digests, [film.get(digest) for digest in digests]
+        )
+        return dataclasses.replace(cohort, table=table.assign(group=group))
 
     @property
     def class_names(self) -> list[str]:

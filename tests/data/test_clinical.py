@@ -185,7 +185,7 @@ def test_no_cell_is_an_exception_and_every_value_is_usable(cells, column, mark):
             assert value == value.strip()
         elif column.kind == "numeric":
             low, high = column.range or (-np.inf, np.inf)
-            assert np.isfinite(value)
+            assert abs(value) < 1e15
             assert low <= value <= high
         else:
             assert value in (0.0, 1.0)
