@@ -13,10 +13,15 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from hypothesis import settings
 from PIL import Image
 
 from osteofusion.data.cohort import build_cohort
 from osteofusion.data.manifest import LABELS
+
+# How long an example takes says more about the machine than about the code.
+settings.register_profile("machine", deadline=None)
+settings.load_profile("machine")
 
 SHARED = Path(__file__).resolve().parents[1] / ".." / "shared" / "data"
 
