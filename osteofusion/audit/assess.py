@@ -17,7 +17,12 @@ from osteofusion.audit.findings import AuditReport, Finding, LabelReading
 from osteofusion.audit.predictability import Reading, Target, holm
 from osteofusion.audit.shared_films import copy_findings, describe_copies, subject_finding
 from osteofusion.audit.sources import Collection, shown
-from osteofusion.audit.verdicts import drift_findings, feature_finding, reading_findings
+from osteofusion.audit.verdicts import (
+    drift_findings,
+    family_finding,
+    feature_finding,
+    reading_findings,
+)
 from osteofusion.data.checks import LEAK_AUROC
 from osteofusion.data.splits import connected_groups
 from osteofusion.errors import CohortError
@@ -58,6 +63,7 @@ def assess(collection: Collection, *, progress: bool = False) -> tuple[AuditRepo
         *copy_findings(collection, search.films, copies),
         *subject_finding(collection),
         *reading_findings(target, readings),
+        family_finding(facts.table, table["label"], groups),
         feature_finding(features),
         *drift_findings(split_drift, split_sides, source_drift, source_sides),
     ]

@@ -199,6 +199,8 @@ class AuditReport:
             reading = item.reading
             if reading.auroc is None:
                 verdict, style = reading.reason or "", "dim"
+            elif reading.chance and reading.high is not None and reading.high < 0.5:
+                verdict, style = "below 0.5: of no use to a model", ""
             elif reading.chance:
                 verdict, style = "chance", ""
             elif item.above_chance:

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import pandas as pd
+from scipy.stats import hypergeom
+
 from osteofusion.audit.drift import DriftTest
 from osteofusion.audit.features import FeatureReadings
 from osteofusion.audit.findings import ALPHA, Finding, LabelReading
 from osteofusion.audit.predictability import Reading, Target, holm
+from osteofusion.data.allocation import Ints
+
+_FEW_FILMS = 5
 
 
 def reading_findings(target: Target, readings: list[LabelReading]) -> list[Finding]:
@@ -32,6 +38,37 @@ def reading_findings(target: Target, readings: list[LabelReading]) -> list[Findi
             wrong=False,
         ),
     ]
+
+
+def family_finding(facts: pd.DataFrame, labels: pd.Series, groups: Ints) -> Finding:
+    """Formats and acquisition families whose films all have one label.
+
+    A classifier needs many films to see this; the hypergeometric probability of such a family,
+    times the number of families looked at, needs few. Films of one subject count once.
+    """
+    name, first = "families_of_one_label", ~pd.Series(groups).duplicated().to_numpy()
+    known = first & labels.notna().to_numpy()
+    labels = labels[known]
+    if labels.nunique() < 2:
+        return Finding(name, None, "fewer than two labels are known")
+    count = labels.value_counts()
+    sets = [
+        (column, value, labels[(facts[column][known] == value).to_numpy()])
+        for column in ("format", "family")
+        for value in facts[column][known].dropna().unique()
+    ]
+    sets = [each for each in sets if len(each[2]) >= _FEW_FILMS]
+    found = {}
+    for column, value, inside in sets:
+        if inside.nunique() == 1:
+            word = inside.iloc[0]
+            p = hypergeom.pmf(len(inside), len(labels), count[word], len(inside)) * len(sets)
+            if p < ALPHA:
+                found[frozenset(inside.index)] = (
+                    f"{column} {value}: all {len(inside)} are {word} (p {p:.2g})"
+                )
+    meaning = "the label shows in how the film was stored, after Bonferroni's adjustment"
+    return Finding(name, len(found), meaning, list(found.values()))
 
 
 def feature_finding(features: FeatureReadings | None) -> Finding:

@@ -79,7 +79,8 @@ def fill_from_headers(
             report.absent_columns = [other for other in report.absent_columns if other != name]
         else:
             continue
-        report.filled_from_headers[name] = int(empty.sum())
+        if empty.any():
+            report.filled_from_headers[name] = int(empty.sum())
     clinical = [name for name in manifest.columns if name in joined]
     return joined[[*(name for name in joined if name not in clinical), *clinical]]
 

@@ -18,7 +18,7 @@ from osteofusion.data.manifest import (
 )
 from osteofusion.data.radiograph import RADIOGRAPH_SUFFIXES, is_dicom
 from osteofusion.data.report import JoinReport
-from osteofusion.data.scan import FolderScan, scan_folder, stem
+from osteofusion.data.scan import FolderScan, scan_folder, sided_pairs, stem
 from osteofusion.data.table import need_column
 from osteofusion.errors import CohortError, RadiographError
 
@@ -82,6 +82,9 @@ def find_images(
         _keep_classes_apart(ids, labels, report)
     if spec.id == "name":
         _note_equal_names(ids, report)
+    if raw is None:
+        sides = sided_pairs(ids.values())
+        report.sides_as_subjects = [" | ".join(names) for names in sides.values()]
     return _frame([(subject, name, labels[name]) for name, subject in ids.items()])
 
 

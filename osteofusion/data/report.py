@@ -40,6 +40,7 @@ class JoinReport:
     empty_folders: list[str] = field(default_factory=list)
     equal_names: list[list[str]] = field(default_factory=list)
     ids_in_several_classes: list[str] = field(default_factory=list)
+    sides_as_subjects: list[str] = field(default_factory=list)
     near_ids: list[str] = field(default_factory=list)
     other_files: list[str] = field(default_factory=list)
     rows_without_image: list[str] = field(default_factory=list)
@@ -165,6 +166,12 @@ class JoinReport:
                 "ids_in_several_classes",
                 "one name in folders of different classes; taken as different subjects",
                 self.ids_in_several_classes,
+            ),
+            (
+                "sides_as_subjects",
+                "names that differ in the side alone, taken as different subjects; give "
+                "images.id_pattern, or left and right may stand on two sides of a split",
+                self.sides_as_subjects,
             ),
             ("near_ids", "differ only by case or leading zeros; not matched", self.near_ids),
             ("other_files", "no radiographs", self.other_files),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
+import re
+from collections import defaultdict
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -68,6 +70,22 @@ def scan_folder(folder: Path, root: Path, skip: Collection[Path] = ()) -> Folder
         for name in sorted(files):
             _sort(here / name, root, scan)
     return scan
+
+
+# The sides of a body at the end of a name, in the languages of the drafts.
+SIDED = (
+    r"(?i)^(.+?)[\s_.-]+"
+    r"(?:l|r|li|re|lt|rt|left|right|links|rechts|gauche|droite?|izq|der|sx|dx|sol|sag)$"
+)
+
+
+def sided_pairs(stems: Iterable[str]) -> dict[str, list[str]]:
+    """Names that differ in the side of the body alone, by what they share."""
+    shared: dict[str, set[str]] = defaultdict(set)
+    for name in stems:
+        if match := re.match(SIDED, name):
+            shared[match.group(1)].add(name)
+    return {base: sorted(names) for base, names in shared.items() if len(names) > 1}
 
 
 def stem(name: str) -> str:

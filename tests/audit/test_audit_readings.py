@@ -14,6 +14,7 @@ from osteofusion.audit.features import read_features
 from osteofusion.audit.file_facts import GROUPS, read_file_facts
 from osteofusion.audit.predictability import Target, encode, holm
 from osteofusion.audit.sources import Collection
+from osteofusion.audit.verdicts import family_finding
 from osteofusion.data.manifest import Column
 
 
@@ -246,3 +247,21 @@ def test_a_cohort_names_a_feature_whose_gaps_are_the_label(clinic):
     leaks = clinic.build().report.suspected_leaks
     assert [leak["column"] for leak in leaks] == ["age"]
     assert "missing" in leaks[0]["why"]
+
+
+def test_a_family_of_one_label_is_named_though_no_classifier_sees_it():
+    rng = np.random.default_rng(0)
+    labels = pd.Series(["normal"] * 20 + ["osteopenia"] * 20 + ["osteoporosis"] * 20)
+    # Ten of the normal films came from another machine.
+    shortcut = pd.DataFrame({"format": ["DICOM"] * 10 + ["PNG"] * 50, "family": ["x"] * 60})
+    found = family_finding(shortcut, labels, np.arange(60))
+    assert found.count == 1
+    assert "format DICOM: all 10 are normal" in found.examples[0]
+    # Films of one patient are one film; chance alone makes no family.
+    assert family_finding(shortcut, labels, np.r_[np.zeros(10), np.arange(1, 51)]).count == 0
+    flagged = sum(
+        bool(family_finding(shortcut.sample(frac=1, random_state=i), labels, np.arange(60)).count)
+        for i in rng.integers(0, 10**6, 200)
+    )
+    assert flagged <= 10
+    assert family_finding(shortcut, pd.Series([None] * 60), np.arange(60)).count is None

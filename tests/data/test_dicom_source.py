@@ -72,7 +72,7 @@ def test_the_patient_id_joins_whatever_the_files_are_called(hospital):
     assert cohort.table["subject_id"].tolist() == ["A1", "A2", "B1", "B2", "C1", "C2"]
     assert cohort.table["label"].tolist() == [row["Diagnosis"] for row in hospital.rows]
     assert cohort.table["female"].tolist() == [1, 0, 1, 0, 1, 0]
-    assert cohort.report.filled_from_headers == {"age": 0, "female": 6}
+    assert cohort.report.filled_from_headers == {"female": 6}
     assert cohort.report.problems == []
 
 

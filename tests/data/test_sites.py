@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from osteofusion.data.cohort import build_cohort
 from osteofusion.data.copies import tied_digests
+from osteofusion.data.drafting import draft_manifest
 from osteofusion.data.manifest import LABELS, load_manifest
 from osteofusion.data.splits import load_splits, make_splits, save_splits
 from osteofusion.errors import CohortError, ManifestError, OsteofusionError, SplitError
@@ -370,3 +371,28 @@ def test_a_row_given_twice_is_one_radiograph(clinic):
     clinic.manifest["images"] = {"layout": "column", "column": "File"}
     table = clinic.build().table
     assert table["subject_id"].tolist() == ["A1", "A2", "B1", "B2", "C1", "C2"]
+
+
+# ---- left and right of one patient, without a table ----
+
+
+def test_left_and_right_are_one_subject_in_a_draft_and_are_told_of_without_one(clinic, tmp_path):
+    clinic.images = {
+        f"{name.removesuffix('.png')}_{side}.png": clinic.radiograph(name + side)
+        for name in clinic.images
+        for side in ("re", "li")
+    }
+    path = clinic.write()
+    (clinic.root / "table.csv").unlink()
+    del clinic.manifest["table"], clinic.manifest["columns"], clinic.manifest["label"]
+    path.write_text(yaml.safe_dump(clinic.manifest), encoding="utf-8")
+    plain = build_cohort(path, clinic.root)
+    assert plain.report.sides_as_subjects == [
+        f"{subject}_li | {subject}_re" for subject in ("A1", "A2", "B1", "B2", "C1", "C2")
+    ]
+    assert "sides_as_subjects" in plain.report.problems
+    draft = draft_manifest(clinic.root, None)
+    cohort = build_cohort(draft.manifest, clinic.root)
+    assert sorted(set(cohort.table["subject_id"])) == ["A1", "A2", "B1", "B2", "C1", "C2"]
+    assert cohort.table["group"].nunique() == 6
+    assert not cohort.report.sides_as_subjects

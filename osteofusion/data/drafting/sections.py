@@ -16,6 +16,7 @@ from osteofusion.data.drafting.profile import ColumnDraft
 from osteofusion.data.drafting.sheets import ReadTable
 from osteofusion.data.drafting.words import shown
 from osteofusion.data.radiograph import RADIOGRAPH_SUFFIXES
+from osteofusion.data.scan import SIDED, sided_pairs
 
 _FROM_HEADERS: dict[str, dict[str, Any]] = {
     "age": {"kind": "numeric", "unit": "years", "range": [15, 105], "dicom": "age"},
@@ -130,6 +131,14 @@ def add_images(
             "images",
             "id_pattern",
             say=f"a regular expression; its first group is the ID in {shown(found.stems, 2)}",
+        )
+    elif meeting is None and (sides := sided_pairs(found.stems)):
+        content["id_pattern"] = SIDED
+        pairs = shown([" | ".join(names) for names in sides.values()], 2)
+        sections.note(
+            "images",
+            "id_pattern",
+            say=f"{len(sides)} names differ in the side alone, such as {pairs}",
         )
     sections.content["images"] = content
 
