@@ -102,7 +102,7 @@ def test_nothing_that_identifies_reaches_cohort_report_or_cache(hospital, tmp_pa
     cache.fill(zip(files, cohort.table["image_sha256"], strict=True), 1, progress=False)
     stored = b"".join(path.read_bytes() for path in cache.folder.rglob("*") if path.is_file())
     told = f"{cohort.table.to_csv()} {cohort.report.to_dict()} {stored!r}"
-    for secret in ("Muster", "1950", "Nirgendwo", "ACC4711"):
+    for secret in ("Muster", "19500704", "Nirgendwo", "ACC4711"):
         assert secret not in told
 
 

@@ -185,7 +185,7 @@ def test_a_stopped_process_leaves_a_run_that_goes_on(cli, tmp_path, how):
     finally:
         process.kill()
     if how == signal.SIGINT:
-        assert process.returncode == 2
+        assert process.returncode == 2, error
         assert error.count("osteofusion: error: ") == 1
         assert f"--ckpt_path {last.relative_to(tmp_path)}" in error
         assert "Traceback" not in error
