@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import os
 import pickle
-from collections.abc import Mapping
+import signal
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import torch
@@ -35,7 +39,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             OsteofusionError: it cannot be written.
         """
         try:
-            with atomic_path(path) as temporary, temporary.open("wb") as stream:
+            with _uninterrupted(), atomic_path(path) as temporary, temporary.open("wb") as stream:
                 torch.save(checkpoint, stream)
                 # The rename must not reach the disk before the bytes do.
                 stream.flush()
@@ -49,6 +53,22 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 f"The checkpoint {path} cannot be written ({cause.strerror}); what was there "
                 "before is kept: make room or access, then go on with --ckpt_path last."
             ) from error
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Hold Ctrl-C back: in the middle of its writer PyTorch turns it into a crash."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    pressed: list[tuple[int, FrameType | None]] = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: pressed.append((number, frame)))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if pressed and callable(before):
+        before(*pressed[0])
 
 
 def find_checkpoint(text: str, base: Path, config_name: str, *, resume: bool = False) -> Path:

@@ -8,13 +8,17 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 
+import numpy as np
 import openpyxl
 import pandas as pd
 import pytest
 import torch
 import yaml
+
+from osteofusion.training.checkpoints import AtomicCheckpointIO
 
 
 def content(run, name="last"):
@@ -205,3 +209,20 @@ def test_a_stopped_process_leaves_a_run_that_goes_on(cli, tmp_path, how):
     assert json.loads((run / "metrics.json").read_text())["arms"]["image"]
     assert len(pd.read_csv(run / "predictions.csv")) == 59
     assert not (tmp_path / "runs" / "binary" / "version_2").exists()
+
+
+def test_an_interruption_waits_until_a_checkpoint_is_written(tmp_path):
+    """In the middle of PyTorch's writer it would end the process."""
+    content = {str(i): torch.zeros(2000) for i in range(60)}
+    rng = np.random.default_rng(0)
+
+    def save_until_interrupted(timer):
+        timer.start()
+        while True:
+            AtomicCheckpointIO().save_checkpoint(content, tmp_path / "a.ckpt")
+
+    for _ in range(15):
+        timer = threading.Timer(rng.uniform(0, 0.02), os.kill, (os.getpid(), signal.SIGINT))
+        with pytest.raises(KeyboardInterrupt):
+            save_until_interrupted(timer)
+        assert [path.name for path in tmp_path.iterdir()] in ([], ["a.ckpt"])
