@@ -15,7 +15,7 @@ from osteofusion.data.manifest import normalise_header
 # Of the cohort's own table, and of what it is joined from.
 _RESERVED = frozenset(
     {"subject_id", "image", "image_sha256", "group", "site", "region", "label"}
-    | {"folder_label", "row"}
+    | {"folder_label", "split", "fold", "repeat", "row"}
 )
 _LONGEST = 60
 
