@@ -15,12 +15,13 @@ from osteofusion.data.copies import tied_digests
 from osteofusion.data.images import find_images
 from osteofusion.data.join import join, settle_labels
 from osteofusion.data.labels import label_file, read_labels
-from osteofusion.data.manifest import Manifest, load_manifest, unite
+from osteofusion.data.manifest import Manifest, load_manifest
 from osteofusion.data.radiograph import content_hash, read_radiograph
 from osteofusion.data.report import JoinReport
 from osteofusion.data.rows import clinical_rows
 from osteofusion.data.splits import connected_groups
 from osteofusion.data.table import read_table
+from osteofusion.data.unite import unite
 from osteofusion.errors import CohortError, RadiographError
 from osteofusion.progress import in_threads
 

@@ -10,7 +10,6 @@ import difflib
 import os
 import re
 import unicodedata
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -30,6 +29,12 @@ from osteofusion.resources import find_shipped, shipped_names
 
 Label = Literal["normal", "osteopenia", "osteoporosis"]
 LABELS: tuple[Label, ...] = ("normal", "osteopenia", "osteoporosis")
+
+# Columns of the cohort table itself, and of what it is joined from.
+RESERVED = frozenset(
+    {"subject_id", "image", "image_sha256", "group", "site", "region", "label"}
+    | {"folder_label", "split", "fold", "repeat", "row"}
+)
 
 Kind = Literal["numeric", "binary", "categorical", "presence", "text"]
 Role = Literal["feature", "outcome", "identifier", "ignored"]
@@ -229,6 +234,9 @@ class Manifest(_Strict):
 
     Read with :func:`load_manifest`, which turns every mistake into one sentence. A data set may
     lack the table or the images, not both.
+
+    `splits` is a file of canonical folds beside the manifest, so that studies of the data set can
+    be compared.
     """
 
     name: str
@@ -246,13 +254,12 @@ class Manifest(_Strict):
     label: LabelSource = LabelSource()
     columns: dict[str, Column] = {}
     expected: Expected = Expected()
+    splits: str | None = None
 
     @model_validator(mode="after")
     def _refers_to_its_columns(self) -> Manifest:
-        reserved = {"subject_id", "image", "image_sha256", "group", "site", "region", "label"}
-        reserved |= {"folder_label", "split", "fold", "repeat"}
         for name, column in self.columns.items():
-            if name in reserved:
+            if name in RESERVED:
                 raise ValueError(f"columns.{name}: the name is reserved for the cohort table")
             for other in [column.at_most, *column.only_if]:
                 if other is None:
@@ -338,70 +345,17 @@ def load_manifest(name_or_path: str | os.PathLike[str]) -> Manifest:
         raise ManifestError(f"Manifest {path} is not valid YAML{line}: {problem}.") from None
     if not isinstance(content, dict):
         raise ManifestError(f"Manifest {path} holds no `key: value` lines; see the shipped ones.")
+    if isinstance(content.get("splits"), str):
+        content["splits"] = str(path.resolve().parent / content["splits"])
+        if not Path(content["splits"]).is_file():
+            raise ManifestError(
+                f"Manifest {path}: splits {content['splits']} is no file; give its path relative "
+                "to the manifest, or remove the line."
+            )
     try:
         return Manifest.model_validate(content)
     except ValidationError as error:
         raise ManifestError(_sentence(path, error)) from None
-
-
-def unite(manifests: Sequence[Manifest]) -> Manifest:
-    """One manifest for the cohort of several data sets: columns united by canonical name.
-
-    A column that one data set ignores and another uses is used; of two plausible ranges the wider
-    one counts, and none where one data set has none.
-
-    Raises:
-        ManifestError: two data sets have one site name, or mean different things by a column.
-    """
-    if len(manifests) == 1:
-        return manifests[0]
-    sites = [manifest.site_name for manifest in manifests]
-    for site in sites:
-        if sites.count(site) > 1:
-            raise ManifestError(
-                f"Two data sets are of site {site!r}; give each manifest a `site` of its own."
-            )
-    columns: dict[str, Column] = {}
-    owner: dict[str, str] = {}
-    for manifest in manifests:
-        for name, column in manifest.columns.items():
-            if name in columns:
-                column = _united(name, columns[name], column, owner[name], manifest.name)
-            columns[name] = column
-            owner.setdefault(name, manifest.name)
-    regions = list(dict.fromkeys(manifest.region for manifest in manifests))
-    scores = {manifest.label.t_score for manifest in manifests} - {None}
-    file = next((each.label.file for each in manifests if each.label.file is not None), None)
-    table = next((each.table for each in manifests if each.table is not None), None)
-    header = "label" if table is not None or file is not None else None
-    score = scores.pop() if len(scores) == 1 else None
-    return Manifest(
-        name="+".join(manifest.name for manifest in manifests),
-        title="; ".join(manifest.title for manifest in manifests),
-        region="+".join(regions),
-        license="; ".join(dict.fromkeys(manifest.license for manifest in manifests)),
-        citation="; ".join(dict.fromkeys(manifest.citation for manifest in manifests)),
-        synthetic=any(manifest.synthetic for manifest in manifests),
-        images=next((each.images for each in manifests if each.images is not None), None),
-        table=table,
-        label=LabelSource(column=header, t_score=score, file=file),
-        columns=columns,
-    )
-
-
-def _united(name: str, first: Column, second: Column, here: str, there: str) -> Column:
-    for key in ("kind", "unit", "role"):
-        one, other = getattr(first, key), getattr(second, key)
-        if one != other and not (key == "role" and "ignored" in (one, other)):
-            raise ManifestError(
-                f"Column {name!r} has {key} {one} in manifest {here} and {other} in {there}; make "
-                "them agree (scale brings a file's unit to the canonical one) or rename one."
-            )
-    update: dict[str, Any] = {"role": second.role if first.role == "ignored" else first.role}
-    if first.range is not None:
-        one, other = first.range, second.range
-        update["range"] = other and (min(one[0], other[0]), max(one[1], other[1]))
-    return first.model_copy(update=update)
 
 
 def normalise_header(text: object) -> str:

@@ -25,7 +25,7 @@ from osteofusion.data.cache import RadiographCache
 from osteofusion.data.clinical import ClinicalSchema, fit_preprocessing, freeze, select_features
 from osteofusion.data.cohort import Cohort, build_cohort, missing_root_message
 from osteofusion.data.labels import TASKS, task_classes
-from osteofusion.data.manifest import load_manifest, unite
+from osteofusion.data.manifest import load_manifest
 from osteofusion.data.radiograph import RadiographPreprocessing, content_hash
 from osteofusion.data.splits import (
     connected_groups,
@@ -35,6 +35,7 @@ from osteofusion.data.splits import (
     select_fold,
 )
 from osteofusion.data.transforms import Augmentation, Augmenter
+from osteofusion.data.unite import unite
 from osteofusion.errors import CohortError, ConfigError, OsteofusionError, SplitError
 from osteofusion.files import cache_root
 from osteofusion.training.dataset import UNLABELLED, EpochSampler, RadiographDataset

@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from osteofusion.data.cohort import build_cohort
 from osteofusion.data.manifest import (
     Column,
     load_manifest,
@@ -17,6 +19,7 @@ from osteofusion.data.manifest import (
     normalise_id,
     normalise_word,
 )
+from osteofusion.data.splits import load_splits, make_splits
 from osteofusion.errors import ManifestError
 from osteofusion.resources import find_shipped, shipped_folder, shipped_names
 
@@ -191,3 +194,30 @@ def test_no_manifest_maps_one_header_twice():
         columns = yaml.safe_load(path.read_text()).get("columns", {})
         headers = [normalise_header(str(column.get("header"))) for column in columns.values()]
         assert len(set(headers)) == len(headers), path
+
+
+def test_canonical_folds_are_found_beside_the_manifest(clinic):
+    path = clinic.write()
+    path.write_text(path.read_text() + "splits: folds.csv\n")
+    with pytest.raises(ManifestError, match=r"splits .*folds.csv is no file.*relative"):
+        load_manifest(path)
+    (path.parent / "folds.csv").write_text("subject_id\n")
+    assert load_manifest(path).splits == str(path.resolve().parent / "folds.csv")
+
+
+def test_the_canonical_folds_of_the_shipped_data_set(mendeley):
+    """They can be made again, and fit any copy of the data: no digest binds them to one."""
+    splits = load_manifest("mendeley").splits
+    assert splits is not None
+    assert "image_sha256" not in pd.read_csv(splits, nrows=1)
+    table = build_cohort("mendeley", mendeley).table
+    folds = load_splits(splits, table)  # refuses a subject or a film on two sides
+    again = make_splits(table, seed=0, folds=5, repeats=3)
+    keys = ["repeat", "fold", "subject_id"]
+    pd.testing.assert_series_equal(
+        folds.sort_values(keys, ignore_index=True)["split"],
+        again.sort_values(keys, ignore_index=True)["split"],
+    )
+    tested = folds[folds["split"] == "test"].groupby(["repeat", "subject_id"]).size()
+    assert len(tested) == 3 * 239
+    assert (tested == 1).all()

@@ -10,13 +10,8 @@ import pandas as pd
 from osteofusion.data.drafting.columns import draft_column
 from osteofusion.data.drafting.profile import ColumnDraft, Profile
 from osteofusion.data.drafting.words import shown
-from osteofusion.data.manifest import normalise_header
+from osteofusion.data.manifest import RESERVED, normalise_header
 
-# Of the cohort's own table, and of what it is joined from.
-_RESERVED = frozenset(
-    {"subject_id", "image", "image_sha256", "group", "site", "region", "label"}
-    | {"folder_label", "split", "fold", "repeat", "row"}
-)
 _LONGEST = 60
 
 
@@ -33,7 +28,7 @@ def draft_columns(profiles: Sequence[Profile]) -> list[ColumnDraft]:
             draft.comments = [f"the same cells as {shown([seen[cells]])}"]
         seen.setdefault(cells, profile.header)
         others = set(headers) - {normalise_header(profile.header)}
-        draft.name = _free(draft.name, others | {each.name for each in drafts} | _RESERVED)
+        draft.name = _free(draft.name, others | {each.name for each in drafts} | RESERVED)
         drafts.append(draft)
     _relate(drafts)
     return drafts
@@ -57,7 +52,7 @@ def repeated_headers(raw: pd.DataFrame) -> list[str]:
 
 
 def _free(name: str, taken: set[str]) -> str:
-    name = f"{name}_column" if name in _RESERVED else name[:_LONGEST]
+    name = f"{name}_column" if name in RESERVED else name[:_LONGEST]
     if name not in taken:
         return name
     return next(f"{name}_{i}" for i in range(2, len(taken) + 3) if f"{name}_{i}" not in taken)
