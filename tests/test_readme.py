@@ -18,13 +18,17 @@ def blocks(language):
     return re.findall(rf"```{language}\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
 
 
-def test_python_example_runs_without_lightning_pandas_and_opencv():
+def test_python_example_runs_without_lightning_pandas_and_opencv(tmp_path):
     (code,) = blocks("python")
     hidden = ["pytorch_lightning", "lightning", "pandas", "cv2"]
     guard = f"import sys\nsys.modules.update(dict.fromkeys({hidden}))\n"  # None: cannot be imported
     check = "\nassert logits.shape == (4, 2) and logits.isfinite().all()\n"
     done = subprocess.run(
-        [sys.executable, "-c", guard + code + check], capture_output=True, text=True, check=False
+        [sys.executable, "-c", guard + code + check],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
     )
     assert done.returncode == 0, done.stderr
 
