@@ -22,6 +22,11 @@ main job
   validate    loss and metrics of a checkpoint on its validation side
   predict     apply a checkpoint to new images and rows without labels
 
+evidence
+  study       arms, folds, repeats and variants, each an ordinary run; resumable
+  stages      train two classes, carry the model over to three, compare with a fresh start
+  report      one page, PDF and model card of a run or a study
+
 data
   manifest    init: draft a manifest by looking at images and a table; check: hold it to the data
   cohort      join images to table rows by subject ID and report what does not fit
@@ -60,6 +65,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             "cohort": _cohort,
             "audit": _audit,
             "demo": _demo,
+            "study": _study,
+            "stages": _stages,
+            "report": _report,
             **dict.fromkeys(_TRAINING, lambda _: _train(arguments)),
         }
         if command not in commands:
@@ -83,6 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             errno.EISDIR,
             errno.EEXIST,
             errno.ENAMETOOLONG,
+            errno.ENOENT,
         ):
             raise
         place = f" {error.filename}" if error.filename else ""
@@ -111,6 +120,24 @@ def _manifest(arguments: list[str]) -> int:
 
 def _audit(arguments: list[str]) -> int:
     from osteofusion.audit.command import run
+
+    return run(arguments)
+
+
+def _study(arguments: list[str]) -> int:
+    from osteofusion.training.study.command import run
+
+    return run(arguments)
+
+
+def _stages(arguments: list[str]) -> int:
+    from osteofusion.training.stages import run
+
+    return run(arguments)
+
+
+def _report(arguments: list[str]) -> int:
+    from osteofusion.report.command import run
 
     return run(arguments)
 

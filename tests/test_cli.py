@@ -196,7 +196,9 @@ def test_a_bad_data_set_is_one_sentence_and_leaves_no_file(
     assert not out.parent.exists()
 
 
-@pytest.mark.parametrize("out", ["file/cohort.csv", "folder", "n" * 300 + ".csv", "link"])
+@pytest.mark.parametrize(
+    "out", ["file/cohort.csv", "folder", "n" * 300 + ".csv", "link", "/proc/nowhere/cohort.csv"]
+)
 def test_an_impossible_output_is_one_sentence(capsys, clinic, tmp_path, out):
     (tmp_path / "file").write_text("mine")
     (tmp_path / "folder").mkdir()
