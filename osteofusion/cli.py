@@ -201,21 +201,26 @@ def _cohort(arguments: list[str]) -> int:
 def _demo(arguments: list[str]) -> int:
     parser = Parser(
         prog="osteofusion demo",
-        description="Write a synthetic cohort: drawn knees and a workbook in the layout of the "
-        "Mendeley data set.",
+        description="Write a synthetic cohort: drawn radiographs and a workbook in the layout of "
+        "the Mendeley data set.",
     )
     parser.add_argument("--out", type=Path, required=True, help="folder to make")
     parser.add_argument("--seed", type=int, default=0, help="another seed, another cohort")
     parser.add_argument("--subjects", type=int, default=400, help="number of subjects")
+    parser.add_argument(
+        "--region", default="knee", help="knee (one film a subject) or spine (two views)"
+    )
     options = parser.parse_args(arguments)
 
     from osteofusion.data.demo import write_demo
 
-    write_demo(options.out, seed=options.seed, subjects=options.subjects)
+    write_demo(options.out, seed=options.seed, subjects=options.subjects, region=options.region)
+    manifest = {"knee": "demo"}.get(options.region, f"demo_{options.region}")
+    named = "" if manifest == "demo" else f" --data.manifest {manifest}"
     print(
         f"Synthetic demo data in {options.out}. Try:\n"
-        f"  osteofusion cohort --manifest demo --root {options.out}\n"
-        f"  osteofusion fit --config binary.yaml --data.root {options.out}"
+        f"  osteofusion cohort --manifest {manifest} --root {options.out}\n"
+        f"  osteofusion fit --config binary.yaml{named} --data.root {options.out}"
     )
     return 0
 

@@ -14,9 +14,13 @@ def shipped_folder(kind: str) -> Path:
 
 
 def shipped_names(kind: str) -> list[str]:
-    """Names of all shipped YAML files of that kind, as a user types them."""
+    """Names of all shipped YAML files of that kind, as a user types them.
+
+    Of ``configs`` those of single runs; ``configs/studies`` is a kind of its own.
+    """
     folder = shipped_folder(kind)
-    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.yaml"))
+    names = (path.relative_to(folder).as_posix() for path in folder.rglob("*.yaml"))
+    return sorted(name for name in names if not name.startswith("studies/"))
 
 
 def find_shipped(kind: str, name: str) -> Path | None:

@@ -66,7 +66,7 @@ class Cli:
         self.toy = [
             *("--data.root", str(demo), "--data.image_size", "32"),
             *("--model.backbone", "test_resnet.r160_in1k", "--model.pretrained", "false"),
-            *("--trainer.max_epochs", "1"),
+            *("--trainer.max_epochs", "1", "--ablation", "false"),
         ]
 
     def __call__(self, *arguments: object, cwd: Path) -> Result:
@@ -98,6 +98,33 @@ def demo(tmp_path_factory) -> Path:
     from osteofusion.data.demo import write_demo
 
     return write_demo(tmp_path_factory.mktemp("cohort") / "demo", subjects=60, seed=1)
+
+
+@pytest.fixture(scope="session")
+def spine(tmp_path_factory) -> Path:
+    """Two views of the lumbar spines of 40 synthetic subjects."""
+    from osteofusion.data.demo import write_demo
+
+    out = tmp_path_factory.mktemp("cohort") / "spine"
+    return write_demo(out, subjects=40, seed=1, region="spine")
+
+
+@pytest.fixture(scope="session")
+def hands(tmp_path_factory) -> Path:
+    """Noise in the layout of the RSNA bone-age challenge, with labels.csv beside it."""
+    root = tmp_path_factory.mktemp("hands")
+    rng = np.random.default_rng(0)
+    folder = root / "boneage-training-dataset"
+    folder.mkdir()
+    ids = np.arange(1377, 1437)
+    for number in ids:
+        Image.fromarray(rng.integers(0, 256, (40, 40), np.uint8)).save(folder / f"{number}.png")
+    months, male = rng.integers(12, 228, len(ids)), rng.random(len(ids)) < 0.5
+    table = pd.DataFrame({"id": ids, "boneage": months, "male": male})
+    table.to_csv(root / "boneage-training-dataset.csv", index=False)
+    labels = pd.DataFrame({"id": ids, "label": np.resize(LABELS, len(ids)), "synthetic": "yes"})
+    labels.to_csv(root / "labels.csv", index=False)
+    return root
 
 
 @pytest.fixture(scope="session")

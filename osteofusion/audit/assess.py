@@ -54,7 +54,7 @@ def assess(collection: Collection, *, progress: bool = False) -> tuple[AuditRepo
     groups = connected_groups(unique, [None] * len(table), films.tolist())
     copies = describe_copies(collection, search.pairs, facts.sha256)
     target = Target(table["label"].tolist(), groups)
-    readings = _read_labels(target, facts, table["source"])
+    readings = read_labels(target, facts, table["source"])
     features = read_features(collection, target) if collection.columns else None
     split_drift, split_sides = _compare(collection, facts, groups, "split")
     source_drift, source_sides = _compare(collection, facts, groups, "source")
@@ -137,7 +137,8 @@ def _spread(facts: FileFacts, places: np.ndarray, kept: Sequence[int]) -> FileFa
     return FileFacts(table, [digest.get(i, "") for i in kept], {})
 
 
-def _read_labels(target: Target, facts: FileFacts, source: pd.Series) -> list[LabelReading]:
+def read_labels(target: Target, facts: FileFacts, source: pd.Series) -> list[LabelReading]:
+    """How well the target is read from each group of facts, and from all of either kind."""
     read: list[tuple[Reading, bool]] = []
     if target.reason is not None:
         return []

@@ -94,7 +94,7 @@ def from_cohort(manifests: Sequence[str], roots: Sequence[Path], *, progress: bo
     kept = {name: c for name, c in roles.items() if c.role in ("feature", "outcome")}
     title = f"{report.manifest}{'' if several else f': {report.title}'}"
     if report.synthetic:
-        notes.append("SYNTHETIC DEMO DATA: no patient stands behind it")
+        notes.append(report.synthetic)
     return Collection(title, rows, table[list(kept)], kept, _no_divisions(len(rows)), notes)
 
 

@@ -68,7 +68,7 @@ def _leak(values: pd.Series, labels: pd.Series) -> str | None:
     values, labels = values[known], labels[known]
     if known.sum() < 20 or labels.nunique() < 2:
         return None
-    if values.dtype == object:
+    if not pd.api.types.is_numeric_dtype(values):
         counts = pd.crosstab(values, labels)
         right = counts.max(axis=1).sum() / len(values)
         share = labels.value_counts(normalize=True).iloc[0]

@@ -7,14 +7,14 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 from sklearn.compose import ColumnTransformer
 from sklearn.impute import MissingIndicator, SimpleImputer
 from sklearn.pipeline import Pipeline
-from sklearn.preprocessing import OneHotEncoder, StandardScaler
+from sklearn.preprocessing import MinMaxScaler, OneHotEncoder, StandardScaler
 
 from osteofusion.data.manifest import Column, Manifest, normalise_word
 from osteofusion.errors import CohortError, ConfigError
@@ -25,8 +25,9 @@ MISSING_WORDS = frozenset(  # also as clinics outside English write them
     | {"sconosciuto", "desconhecido", "onbekend", "brak danych", "b.d.", "nieznany", "nieznane"}
     | {"bilinmiyor", "неизвестно", "нет данных", "н/д", "n.d.", "okänt", "ukendt", "ukjent", "未知"}
 )
-_YES_NO = {"yes": 1.0, "y": 1.0, "true": 1.0, "1": 1.0, "no": 0.0, "n": 0.0, "false": 0.0, "0": 0.0}
+YES_NO = {"yes": 1.0, "y": 1.0, "true": 1.0, "1": 1.0, "no": 0.0, "n": 0.0, "false": 0.0, "0": 0.0}
 _LARGEST = 1e15  # beyond it the square of a column's spread leaves float32
+Scaling = Literal["standard", "minmax"]
 RARE = 5  # categories seen in fewer training rows share the "other" bucket
 
 
@@ -100,10 +101,10 @@ def _parse_cell(cell: object, column: Column, decimal: str) -> str | float | Non
     if column.kind in ("categorical", "text"):
         return word
     if column.kind == "binary":
-        if column.values or word not in _YES_NO:
+        if column.values or word not in YES_NO:
             known = ", ".join(column.values or ("yes", "no"))
             raise ValueError(f"is none of {known}")
-        return _YES_NO[word]
+        return YES_NO[word]
     if isinstance(cell, (int, float, np.number)) and not isinstance(cell, bool):
         number = float(cell)
     else:
@@ -283,16 +284,20 @@ def select_features(manifest: Manifest, chosen: Sequence[str] | None) -> list[st
     return list(chosen)
 
 
-def fit_preprocessing(matrix: np.ndarray, schema: ClinicalSchema) -> ColumnTransformer:
+def fit_preprocessing(
+    matrix: np.ndarray, schema: ClinicalSchema, scaling: Scaling = "standard"
+) -> ColumnTransformer:
     """Fit imputation, missing indicators, scaling and one-hot on training rows.
 
     Median (numeric) or most frequent (others) imputation, an indicator for each column with
-    missing training cells, unit variance for numeric columns, and one-hot codes in which
-    categories rarer than `RARE` rows, and at inference unseen ones, share one bucket.
+    missing training cells, scaled numeric columns, and one-hot codes in which categories rarer
+    than `RARE` rows, and at inference unseen ones, share one bucket.
 
     Args:
         matrix: (n, F) float64 from :meth:`ClinicalSchema.encode`, training rows only.
         schema: The schema of its columns.
+        scaling: ``standard`` brings numeric columns to mean 0 and variance 1, ``minmax`` the
+            training rows to [0, 1]; later rows may lie outside.
     """
     kinds = [feature.kind for feature in schema.features]
     numeric = [i for i, kind in enumerate(kinds) if kind == "numeric"]
@@ -305,7 +310,7 @@ def fit_preprocessing(matrix: np.ndarray, schema: ClinicalSchema) -> ColumnTrans
         [
             (
                 "numeric",
-                Pipeline([("fill", _imputer("median")), ("scale", StandardScaler())]),
+                Pipeline([("fill", _imputer("median")), ("scale", _SCALERS[scaling]())]),
                 numeric,
             ),
             ("binary", _imputer("most_frequent"), binary),
@@ -341,8 +346,9 @@ def freeze(transformer: ColumnTransformer, schema: ClinicalSchema) -> dict[str, 
     if where:
         learn_fill(numeric["fill"], where)
         columns += where
-        mean += [float(value) for value in numeric["scale"].mean_]
-        scale += [float(value) for value in numeric["scale"].scale_]
+        centre, width = _centre_and_width(numeric["scale"])
+        mean += centre
+        scale += width
     binary, where = parts["binary"]
     if where:
         learn_fill(binary, where)
@@ -379,6 +385,16 @@ def freeze(transformer: ColumnTransformer, schema: ClinicalSchema) -> dict[str, 
         "one_hot": {"columns": one_hot_columns, "codes": one_hot_codes},
         "names": names + one_hot_names,
     }
+
+
+_SCALERS: dict[Scaling, type[Any]] = {"standard": StandardScaler, "minmax": MinMaxScaler}
+
+
+def _centre_and_width(scaler: StandardScaler | MinMaxScaler) -> tuple[list[float], list[float]]:
+    """What a scaler subtracts from each column, and what it then divides it by."""
+    if isinstance(scaler, MinMaxScaler):  # its own scale_ is the reciprocal
+        return scaler.data_min_.tolist(), (1 / scaler.scale_).tolist()
+    return scaler.mean_.tolist(), scaler.scale_.tolist()
 
 
 def _imputer(strategy: str) -> SimpleImputer:

@@ -14,7 +14,7 @@ from osteofusion.data.checks import describe
 from osteofusion.data.copies import tied_digests
 from osteofusion.data.images import find_images
 from osteofusion.data.join import join, settle_labels
-from osteofusion.data.labels import label_file, read_labels
+from osteofusion.data.labels import are_synthetic, label_file, read_labels
 from osteofusion.data.manifest import Manifest, load_manifest
 from osteofusion.data.radiograph import content_hash, read_radiograph
 from osteofusion.data.report import JoinReport
@@ -100,6 +100,13 @@ def build_cohort(
             "Another table or label file goes with one data set; of several, name each one's in "
             "its manifest (table.file, label.file)."
         )
+    if need_labels:
+        manifests = [
+            each.with_synthetic_labels()
+            if are_synthetic(label_file(each, folder, labels), each)
+            else each
+            for each, folder in zip(manifests, roots, strict=True)
+        ]
     united = unite(manifests)
     parts, reports = [], []
     for each, folder in zip(manifests, roots, strict=True):
@@ -131,7 +138,8 @@ def build_cohort(
     joined["group"] = connected_groups(
         joined["subject_id"].tolist(), digests, [film.get(digest) for digest in digests]
     )
-    joined = joined[[*FIRST, *(name for name in united.columns if name in joined)]]
+    named = [name for name in united.columns if name in joined and name not in FIRST]
+    joined = joined[[*FIRST, *named]]
     describe(joined, united, report)
     sites = {each.site_name: folder for each, folder in zip(manifests, roots, strict=True)}
     return Cohort(joined, united, sites, report)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from osteofusion.data.clinical import MISSING_WORDS
+from osteofusion.data.clinical import MISSING_WORDS, YES_NO
 from osteofusion.data.manifest import LABELS, Manifest, Table, normalise_word, subject_id
 from osteofusion.data.report import JoinReport
 from osteofusion.data.table import find_column, need_column, read_table
@@ -42,6 +42,27 @@ def label_file(manifest: Manifest, root: Path, given: str | os.PathLike[str] | N
         note = f" {manifest.note}" if manifest.note else ""
         raise CohortError(f"Label file {path} does not exist.{note}")
     return path
+
+
+def are_synthetic(file: Path | None, manifest: Manifest) -> bool:
+    """Whether a label file says of itself, in a column `synthetic`, that a label is invented.
+
+    Raises:
+        CohortError: it cannot be read, or the column holds other words than yes and no.
+    """
+    if file is None:
+        return False
+    table = _label_table(file, manifest)
+    header = find_column(table, ["synthetic"], file, "synthetic column")
+    words = (
+        {} if header is None else {row: normalise_word(cell) for row, cell in table[header].items()}
+    )
+    for row, word in words.items():
+        if word not in YES_NO:
+            raise CohortError(
+                f"Label file {file}, row {row}: synthetic is {word!r}; write yes or no."
+            )
+    return any(YES_NO[word] for word in words.values())
 
 
 def read_labels(
@@ -133,11 +154,15 @@ def _canonical_label(cell: object, manifest: Manifest, where: str) -> str:
     return label
 
 
-def _read_label_file(path: Path, manifest: Manifest) -> dict[str, str]:
+def _label_table(path: Path, manifest: Manifest) -> pd.DataFrame:
     layout = Table(file=path.name, id=manifest.label.id)
     if manifest.table is not None:
         layout = layout.model_copy(update={"encoding": manifest.table.encoding})
-    table = read_table(path, layout)
+    return read_table(path, layout)
+
+
+def _read_label_file(path: Path, manifest: Manifest) -> dict[str, str]:
+    table = _label_table(path, manifest)
     ids = need_column(table, [manifest.label.id], path, "ID column")
     header = need_column(table, [manifest.label.column or "label"], path, "label column")
     # Its IDs are written as the table's are or, where there is none, as the files are named.

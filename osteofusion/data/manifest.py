@@ -31,8 +31,9 @@ Label = Literal["normal", "osteopenia", "osteoporosis"]
 LABELS: tuple[Label, ...] = ("normal", "osteopenia", "osteoporosis")
 
 # Columns of the cohort table itself, and of what it is joined from.
+REGION = "region"
 RESERVED = frozenset(
-    {"subject_id", "image", "image_sha256", "group", "site", "region", "label"}
+    {"subject_id", "image", "image_sha256", "group", "site", REGION, "label"}
     | {"folder_label", "split", "fold", "repeat", "row"}
 )
 
@@ -236,7 +237,8 @@ class Manifest(_Strict):
     lack the table or the images, not both.
 
     `splits` is a file of canonical folds beside the manifest, so that studies of the data set can
-    be compared.
+    be compared. `synthetic` says that no patient stands behind the data; `synthetic_labels` that
+    the labels alone are invented, as a label file may say of itself too.
     """
 
     name: str
@@ -249,12 +251,18 @@ class Manifest(_Strict):
     url: str | None = None
     note: str | None = None
     synthetic: bool = False
+    synthetic_labels: bool = False
     images: Images | None = None
     table: Table | None = None
     label: LabelSource = LabelSource()
     columns: dict[str, Column] = {}
     expected: Expected = Expected()
     splits: str | None = None
+
+    @field_validator("region")
+    @classmethod
+    def _one_spelling(cls, value: str) -> str:
+        return normalise_word(value)
 
     @model_validator(mode="after")
     def _refers_to_its_columns(self) -> Manifest:
@@ -299,6 +307,25 @@ class Manifest(_Strict):
     def site_name(self) -> str:
         """The site, which is the data set itself unless it says otherwise."""
         return self.site or self.name
+
+    @property
+    def synthetic_what(self) -> str:
+        """What of the data is synthetic, for a banner; empty where nothing is."""
+        if self.synthetic:
+            return "SYNTHETIC DEMO DATA: no patient stands behind it"
+        if self.synthetic_labels:
+            return "SYNTHETIC LABELS: real radiographs, and invented answers"
+        return ""
+
+    def with_synthetic_labels(self) -> Manifest:
+        """The manifest of the same data with labels that are invented."""
+        return self.model_copy(
+            update={
+                "synthetic_labels": True,
+                "title": f"{self.title}, with SYNTHETIC LABELS",
+                "citation": f"{self.citation} The labels are SYNTHETIC and not of that source.",
+            }
+        )
 
     @property
     def features(self) -> list[str]:

@@ -19,13 +19,14 @@ from osteofusion.data.manifest import Manifest
 class JoinReport:
     """Findings of :func:`osteofusion.data.cohort.build_cohort`; nothing is dropped in silence.
 
-    Lists hold subject IDs, image paths relative to the root, or the findings themselves.
+    `synthetic` says what of the data is, if anything. Lists hold subject IDs, image paths relative
+    to the root, or the findings themselves.
     """
 
     manifest: str
     title: str
     citation: str
-    synthetic: bool
+    synthetic: str
     root: str
     rows: int = 0
     images: int = 0
@@ -69,7 +70,7 @@ class JoinReport:
             manifest=manifest.name,
             title=manifest.title,
             citation=manifest.citation,
-            synthetic=manifest.synthetic,
+            synthetic=manifest.synthetic_what,
             root=str(root),
         )
 
@@ -80,7 +81,7 @@ class JoinReport:
             manifest=united.name,
             title=united.title,
             citation=united.citation,
-            synthetic=united.synthetic,
+            synthetic=united.synthetic_what,
             root=", ".join(report.root for report in reports),
             rows=sum(report.rows for report in reports),
             images=sum(report.images for report in reports),
@@ -133,7 +134,7 @@ class JoinReport:
         table.add_row("nothing found", "0", ", ".join(absent), style="dim")
         parts: list[RenderableType] = [table, Text(f"Source: {self.citation}", style="dim")]
         if self.synthetic:
-            parts.insert(0, Text("SYNTHETIC DEMO DATA: no patient stands behind it", "bold red"))
+            parts.insert(0, Text(self.synthetic, "bold red"))
         return Group(*self.sites, *parts)
 
     def lines(self) -> list[tuple[str, str, list[str]]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from osteofusion.data.manifest import Column, LabelSource, Manifest
+from osteofusion.data.manifest import REGION, Column, LabelSource, Manifest
 from osteofusion.errors import ManifestError
 
 
@@ -13,7 +13,8 @@ def unite(manifests: Sequence[Manifest]) -> Manifest:
     """One manifest for the cohort of several data sets: columns united by canonical name.
 
     A column that one data set ignores and another uses is used; of two plausible ranges the wider
-    one counts, and none where one data set has none.
+    one counts, and none where one data set has none. Where the data sets are of several regions,
+    ``region`` is a categorical feature: a spine is not a knee with other pixels.
 
     Raises:
         ManifestError: two data sets have one site name, or mean different things by a column.
@@ -40,18 +41,23 @@ def unite(manifests: Sequence[Manifest]) -> Manifest:
     table = next((each.table for each in manifests if each.table is not None), None)
     header = "label" if table is not None or file is not None else None
     score = scores.pop() if len(scores) == 1 else None
-    return Manifest(
+    united = Manifest(
         name="+".join(manifest.name for manifest in manifests),
         title="; ".join(manifest.title for manifest in manifests),
         region="+".join(regions),
         license="; ".join(dict.fromkeys(manifest.license for manifest in manifests)),
         citation="; ".join(dict.fromkeys(manifest.citation for manifest in manifests)),
         synthetic=any(manifest.synthetic for manifest in manifests),
+        synthetic_labels=any(manifest.synthetic_labels for manifest in manifests),
         images=next((each.images for each in manifests if each.images is not None), None),
         table=table,
         label=LabelSource(column=header, t_score=score, file=file),
         columns=columns,
     )
+    if len(regions) == 1:
+        return united
+    # Not before: a manifest of one data set may not have a column of this name.
+    return united.model_copy(update={"columns": {**columns, REGION: Column(kind="categorical")}})
 
 
 def _united(name: str, first: Column, second: Column, here: str, there: str) -> Column:

@@ -1,4 +1,4 @@
-"""Intervals for AUROC and for paired differences of AUROC, on clustered rows.
+"""Intervals for AUROC on clustered rows, of one test side or averaged over test folds.
 
 The variance sums the placement values of DeLong et al. (1988) within each cluster, as Obuchowski
 (1997) does; with one row a cluster it is DeLong's.
@@ -15,13 +15,13 @@ from scipy.optimize import brentq
 from scipy.special import expit, logit
 from scipy.stats import norm, rankdata, t
 
-from osteofusion.evaluation.metrics import Estimate, Floats, Ints
+from osteofusion.evaluation.metrics import Floats, Ints
 
 Z95 = float(norm.ppf(0.975))
 # A few rows show too little of their own spread, most of all near AUROC 1: Hanley and McNeil's
 # variance joins as so many clusters a side. 5 brings 36 against 203 rows from 0.93 to 0.945 at
 # AUROC 0.95; see tests/evaluation/test_coverage.py.
-_PRIOR_CLUSTERS = 5
+PRIOR_CLUSTERS = 5
 
 
 @dataclass(frozen=True)
@@ -48,11 +48,11 @@ class ClusteredAuroc:
     @property
     def variance(self) -> float:
         """Variance of the AUROC (DeLong; Obuchowski where clusters hold several rows)."""
-        return _squares(self.contributions)
+        return squares(self.contributions)
 
 
 def clustered_auroc(
-    positive: npt.NDArray[np.bool_], scores: Floats, clusters: Ints
+    positive: npt.NDArray[np.bool_], scores: Floats, clusters: Ints, size: int | None = None
 ) -> ClusteredAuroc:
     """AUROC and the contributions of its clusters, in O(n log n).
 
@@ -60,6 +60,7 @@ def clustered_auroc(
         positive: (n,) true for the positive rows; both kinds must be there.
         scores: (n,) larger means more likely positive.
         clusters: (n,) codes 0 to G - 1.
+        size: G, where these rows are one fold and further clusters are in others.
 
     Raises:
         ValueError: All rows are positive, or all are negative.
@@ -72,7 +73,7 @@ def clustered_auroc(
     above = (overall[positive] - rankdata(scores[positive])) / n
     below = 1 - (overall[~positive] - rankdata(scores[~positive])) / m
     value = float(above.mean())
-    size = int(clusters.max()) + 1
+    size = int(clusters.max()) + 1 if size is None else size
     sides, counts = [], []
     for rows, placements in ((positive, above), (~positive, below)):
         sums = np.bincount(clusters[rows], weights=placements - value, minlength=size)
@@ -82,6 +83,29 @@ def clustered_auroc(
         sides.append(sums / rows.sum() * unbiased)
         counts.append(count)
     return ClusteredAuroc(value, sides[0], sides[1], (counts[0], counts[1]))
+
+
+def mean_auroc(folds: Sequence[ClusteredAuroc], clusters: tuple[int, int]) -> ClusteredAuroc:
+    """Mean of the AUROCs of several test folds, as one AUROC with one interval.
+
+    A cluster's contribution is its mean over all folds, 0 where it is not: folds of one repeat hold
+    different clusters, and what a cluster says in each repeat is taken together.
+
+    Args:
+        folds: AUROC of each fold of each repeat, contributions on common clusters.
+        clusters: Number of different clusters with positive rows, and with negative rows.
+    """
+    sides = []
+    for side, contributions in enumerate(
+        zip(*((f.positive, f.negative) for f in folds), strict=True)
+    ):
+        # A fold with one cluster of a kind shows none of its spread: the others stand for it.
+        shares = np.array([1 / fold.clusters[side] for fold in folds])
+        seen = shares[shares < 1].sum()
+        mean: Floats = np.mean(contributions, axis=0)
+        sides.append(mean * np.sqrt(shares.sum() / seen) if seen else mean)
+    value = float(np.mean([fold.value for fold in folds]))
+    return ClusteredAuroc(value, sides[0], sides[1], clusters)
 
 
 def auroc_interval(estimates: Sequence[ClusteredAuroc]) -> tuple[float, float, str]:
@@ -95,12 +119,15 @@ def auroc_interval(estimates: Sequence[ClusteredAuroc]) -> tuple[float, float, s
         Low, high and the method, ``delong`` or ``newcombe``.
     """
     value = float(np.mean([e.value for e in estimates]))
-    variance = _squares(np.mean([e.contributions for e in estimates], axis=0))
+    variance = squares(np.mean([e.contributions for e in estimates], axis=0))
     fewest = [min(e.clusters[side] for e in estimates) for side in (0, 1)]
     if not 0 < value < 1 or variance <= 0 or min(fewest) < 2:
         return (*newcombe_interval(value, fewest[0], fewest[1]), "newcombe")
-    raw = sum(_squares(e.positive) + _squares(e.negative) for e in estimates)
-    steadied = [_steady([e.positive, e.negative], [_model(e)] * 2, e.clusters) for e in estimates]
+    raw = sum(squares(e.positive) + squares(e.negative) for e in estimates)
+    steadied = [
+        steadied_variance([e.positive, e.negative], [placement_variance(e)] * 2, e.clusters)
+        for e in estimates
+    ]
     variance *= sum(each for each, _ in steadied) / raw
     freedom = min(freedom for _, freedom in steadied)
     half = float(t.ppf(0.975, freedom) * np.sqrt(variance)) / (value * (1 - value))
@@ -125,80 +152,34 @@ def newcombe_interval(value: float, positive: int, negative: int) -> tuple[float
     return float(low), float(high)
 
 
-def auroc_difference(
-    positive: npt.NDArray[np.bool_], first: Floats, second: Floats, clusters: Ints
-) -> Estimate:
-    """Paired difference of two AUROCs on the same rows, with its 95 % interval.
-
-    Args:
-        positive: (n,) true for the positive rows; both kinds must be there.
-        first: (n,) scores of one arm.
-        second: (n,) scores of the other arm.
-        clusters: (n,) codes of the split groups.
-
-    Returns:
-        AUROC of ``first`` minus AUROC of ``second``. Where the rows show no spread (both perfect,
-        or one cluster of a kind), the interval combines those of the two arms as if they were not
-        paired (Newcombe's square and add).
-
-    Raises:
-        ValueError: All rows are positive, or all are negative.
-    """
-    one = clustered_auroc(positive, first, clusters)
-    two = clustered_auroc(positive, second, clusters)
-    value, n = one.value - two.value, len(positive)
-    if np.array_equal(rankdata(first), rankdata(second)):
-        reason = "the two arms order the rows identically"
-        return Estimate(0.0, n, 0.0, 0.0, "constant", reason)
-    sides = [one.positive - two.positive, one.negative - two.negative]
-    pairs = zip((one.positive, one.negative), (two.positive, two.negative), strict=True)
-    models = [
-        _model(one)
-        + _model(two)
-        - 2 * _correlation(a, b, count) * np.sqrt(_model(one) * _model(two))
-        for (a, b), count in zip(pairs, one.clusters, strict=True)
-    ]
-    raw = sum(map(_squares, sides))
-    if min(one.clusters) < 2 or {one.value, two.value} <= {0.0, 1.0}:
-        (low1, high1, _), (low2, high2, _) = auroc_interval([one]), auroc_interval([two])
-        low = value - float(np.hypot(one.value - low1, high2 - two.value))
-        high = value + float(np.hypot(high1 - one.value, two.value - low2))
-        return Estimate(value, n, max(low, -1.0), min(high, 1.0), "newcombe")
-    variance, freedom = _steady(sides, models, one.clusters)
-    if raw > 0:
-        variance *= _squares(sides[0] + sides[1]) / raw
-    half = float(t.ppf(0.975, freedom) * np.sqrt(variance))
-    return Estimate(value, n, max(value - half, -1.0), min(value + half, 1.0), "delong")
-
-
-def _squares(contributions: Floats) -> float:
+def squares(contributions: Floats) -> float:
+    """Sum of squares: the variance, of contributions."""
     return float((contributions**2).sum())
 
 
-def _model(estimate: ClusteredAuroc) -> float:
+def placement_variance(estimate: ClusteredAuroc) -> float:
     """Variance of a placement value at this AUROC (Hanley and McNeil 1982, mean of both sides)."""
     half_pair = 0.5 / (estimate.clusters[0] * estimate.clusters[1])  # none at 0 and 1 otherwise
     theta = min(max(estimate.value, half_pair), 1 - half_pair)
     return (theta / (2 - theta) + 2 * theta**2 / (1 + theta)) / 2 - theta**2
 
 
-def _correlation(first: Floats, second: Floats, clusters: int) -> float:
-    """Correlation of two arms on one side, drawn to 0 as much as the model weighs there."""
-    scale = np.sqrt(_squares(first) * _squares(second))
-    seen = float(first @ second / scale) if scale > 0 else 0.0
-    return seen * clusters / (clusters + _PRIOR_CLUSTERS)
-
-
-def _steady(
+def steadied_variance(
     sides: Sequence[Floats], models: Sequence[float], clusters: Sequence[int]
 ) -> tuple[float, float]:
-    """Variance of both sides, each with the model's worth of clusters, and Satterthwaite's df."""
+    """Variance of both sides, each with the model's worth of clusters, and Satterthwaite's df.
+
+    Args:
+        sides: Contributions of the clusters through their positive rows, and negative rows.
+        models: Variance of a placement value on each side, by a model.
+        clusters: Number of clusters on each side.
+    """
     variances = [
-        (_squares(side) * count + _PRIOR_CLUSTERS * model / count) / (count + _PRIOR_CLUSTERS)
+        (squares(side) * count + PRIOR_CLUSTERS * model / count) / (count + PRIOR_CLUSTERS)
         for side, model, count in zip(sides, models, clusters, strict=True)
     ]
     below = sum(
-        variance**2 / (count - 1 + _PRIOR_CLUSTERS)
+        variance**2 / (count - 1 + PRIOR_CLUSTERS)
         for variance, count in zip(variances, clusters, strict=True)
     )
     return sum(variances), sum(variances) ** 2 / below

@@ -26,7 +26,7 @@ _LONGEST_STEP = 2.0  # odds 7 times as large: keeps resamples at a bound from co
 
 
 def wilson_interval(
-    chosen: npt.NDArray[np.bool_], success: npt.NDArray[np.bool_], clusters: Ints
+    chosen: npt.NDArray[np.bool_], success: npt.NDArray[np.bool_] | Floats, clusters: Ints
 ) -> tuple[float, float]:
     """Wilson's 95 % interval of a proportion, on the effective number of rows.
 
@@ -37,7 +37,7 @@ def wilson_interval(
 
     Args:
         chosen: (n,) rows in the denominator, at least one.
-        success: (n,) rows in the numerator, where chosen.
+        success: (n,) rows in the numerator, where chosen; or the share that each row counts there.
         clusters: (n,) codes of the split groups.
     """
     sizes = np.bincount(clusters[chosen])
@@ -160,14 +160,22 @@ class ClusterBootstrap:
             steps = logit((kept - low) / (high - low)) - centre
         error = np.clip(steps, -_LONGEST_STEP, _LONGEST_STEP).std()
         count = int(self.rows[2].max()) + 1
-        if name.startswith("auprc"):
-            # these curves hang on the rows of the rarest class, whose resamples show
+        if name.startswith("auprc") and (others := self._rarer_others(name)):
+            # the curve of a frequent class hangs on the few other rows, whose resamples show
             # (n - 1) / n of the variance
-            count = self.fewest
+            count = others
             error *= np.sqrt(count / (count - 1))
         half = t.ppf(0.975, count - 1) * error
         ends = low + (high - low) * expit(centre + np.array([-half, half]))
         return float(ends[0]), float(ends[1])
+
+    def _rarer_others(self, name: str) -> int | None:
+        """Clusters of the rows outside an area's class, if fewer than those of the class."""
+        code = {"auprc": 1, "auprc_negative": 0}.get(name)
+        code = int(name.removeprefix("auprc_")) if code is None else code
+        labels, _, clusters = self.rows
+        own, others = (len(np.unique(clusters[(labels == code) == side])) for side in (True, False))
+        return others if others < own else None
 
     def _ece(self, value: float, kept: Floats) -> tuple[float, float]:
         """Return the union of the basic and the t interval, from 0 if calibration may be perfect.

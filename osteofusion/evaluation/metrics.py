@@ -33,15 +33,22 @@ _BINARY = (
     "macro_f1",
     "mcc",
     "brier",
+    "calibration_intercept",
+    "calibration_slope",
     "ece",
 )
+_LOW_BMD = ("sensitivity", "specificity", "ppv", "npv")  # of low BMD, read from three classes
 _MULTICLASS = (
     "accuracy",
     "balanced_accuracy",
     "macro_f1",
     "mcc",
     "quadratic_kappa",
+    *(f"low_bmd_{name}" for name in _LOW_BMD),
     "brier",
+    "calibration_intercept",
+    "calibration_slope",
+    "ece",
 )
 
 
@@ -54,7 +61,7 @@ class Estimate:
         low: Lower end of the 95 % interval; None where there is none.
         high: Upper end.
         method: How the interval was made: ``delong``, ``newcombe``, ``wilson``, ``bootstrap``,
-            ``pseudo-rows`` or ``constant``.
+            ``pseudo-rows``, ``sandwich``, ``mover`` or ``constant``.
         n: Rows the metric rests on.
         reason: Why there is no value or no interval, or what qualifies it.
     """
@@ -75,6 +82,7 @@ def metric_names(classes: Sequence[str]) -> tuple[str, ...]:
         "macro_auroc",
         "low_bmd_auroc",
         *(f"auroc_{name}" for name in classes),
+        *(f"auprc_{name}" for name in classes),
         *_MULTICLASS,
     )
 
@@ -91,6 +99,18 @@ def decide(probabilities: Floats) -> Ints:
     if probabilities.shape[1] == 2:
         return (probabilities[:, 1] >= 0.5).astype(np.int64)
     return np.asarray(probabilities.argmax(axis=1), dtype=np.int64)
+
+
+def low_bmd_reading(labels: Ints, probabilities: Floats) -> tuple[Ints, Floats]:
+    """Labels (n,) and probabilities (n, 2) of the first class against all others together.
+
+    A binary task is its own reading. Of three classes it is low BMD, called from 0.5 of the summed
+    probability, whichever single class is the most probable.
+    """
+    if probabilities.shape[1] == 2:
+        return labels, probabilities
+    low = probabilities[:, 1:].sum(axis=1)
+    return (labels > 0).astype(np.int64), np.column_stack([probabilities[:, 0], low])
 
 
 def auroc_targets(
@@ -137,7 +157,8 @@ def average_precision(positive: npt.NDArray[np.bool_], scores: Floats, weights: 
 
 
 def calibration_gaps(labels: Ints, probabilities: Floats) -> Floats:
-    """Observed less predicted positive of each row, in the column of its bin: (n, 10)."""
+    """Observed less predicted low BMD of each row, in the column of its bin: (n, 10)."""
+    labels, probabilities = low_bmd_reading(labels, probabilities)
     scores = probabilities[:, 1]
     bins = np.minimum((scores * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
     gaps: Floats = np.eye(CALIBRATION_BINS)[bins] * (labels - scores)[:, None]
@@ -145,7 +166,9 @@ def calibration_gaps(labels: Ints, probabilities: Floats) -> Floats:
 
 
 def metric_values(labels: Ints, probabilities: Floats, weights: Floats) -> dict[str, Floats]:
-    """All metrics but the AUROCs for each of B weightings.
+    """All metrics but the AUROCs and the calibration line for each of B weightings.
+
+    Areas under precision-recall curves are ``auprc_0`` and so on by class code.
 
     Args:
         labels: (n,) class codes.
@@ -160,81 +183,24 @@ def metric_values(labels: Ints, probabilities: Floats, weights: Floats) -> dict[
     values = _from_confusion(counts)
     total = weights.sum(axis=1)
     errors = probabilities - np.eye(classes)[labels]
-    if classes > 2:
-        values["brier"] = _divide(weights @ (errors**2).sum(axis=1), total)
-        return values
-    values["brier"] = _divide(weights @ errors[:, 1] ** 2, total)
-    values["auprc"] = average_precision(labels == 1, probabilities[:, 1], weights)
-    values["auprc_negative"] = average_precision(labels == 0, probabilities[:, 0], weights)
     gaps = weights @ calibration_gaps(labels, probabilities)
     values["ece"] = _divide(np.abs(gaps).sum(axis=1), total)
-    return values
+    if classes == 2:
+        values["brier"] = _divide(weights @ errors[:, 1] ** 2, total)
+        values["auprc"] = average_precision(labels == 1, probabilities[:, 1], weights)
+        values["auprc_negative"] = average_precision(labels == 0, probabilities[:, 0], weights)
+        return values
+    values["brier"] = _divide(weights @ (errors**2).sum(axis=1), total)
+    for code in range(classes):
+        values[f"auprc_{code}"] = average_precision(labels == code, probabilities[:, code], weights)
+    low, p = low_bmd_reading(labels, probabilities)
+    read = _from_confusion(confusion_matrices(low, decide(p), 2, weights))
+    return values | {f"low_bmd_{name}": read[name] for name in _LOW_BMD}
 
 
-def point_metrics(
-    labels: Ints, probabilities: Floats, classes: Sequence[str]
-) -> dict[str, Estimate]:
-    """Every metric of the task on the rows at hand.
-
-    Binary decisions at 0.5, otherwise the most probable class. Macro averages and balanced
-    accuracy need a row of every class. MCC is 0 by convention where one class is called
-    throughout. ECE has ten bins of equal width (Naeini et al. 2015). The Brier score of more than
-    two classes is the sum over classes, between 0 and 2 (Brier 1950).
-
-    Args:
-        labels: (n,) class codes.
-        probabilities: (n, C) probabilities.
-        classes: C class names in order.
-
-    Returns:
-        Metric name to estimate without interval, in report order; value None with a reason where
-        not defined.
-    """
-    decisions = decide(probabilities)
-    values = {
-        name: float(value[0])
-        for name, value in metric_values(labels, probabilities, np.ones((1, len(labels)))).items()
-    }
-    areas = [f"auroc_{name}" for name in classes] if len(classes) > 2 else ["auroc"]
-    for name in [*areas, *(["low_bmd_auroc"] if len(classes) > 2 else [])]:
-        values[name] = auroc(*auroc_targets(labels, probabilities, name, classes))
-    values["macro_auroc"] = float(np.mean([values[name] for name in areas]))
-
-    absent = [name for code, name in enumerate(classes) if not (labels == code).any()]
-    points = {}
-    for name in metric_names(classes):
-        n = metric_rows(name, labels, decisions)
-        if np.isnan(values[name]):
-            called = {"ppv": classes[-1], "npv": classes[0]}.get(name)
-            reason = f"no row is called {called}" if called else f"no row is {' or '.join(absent)}"
-            points[name] = Estimate(None, n, reason=reason)
-        elif name == "mcc" and len(np.unique(decisions)) == 1:
-            reason = f"every row is called {classes[decisions[0]]}: 0 by convention"
-            points[name] = Estimate(0.0, n, reason=reason)
-        else:
-            points[name] = Estimate(values[name], n)
-    return points
-
-
-def metric_rows(name: str, labels: Ints, decisions: Ints) -> int:
-    """Number of rows a metric rests on: the denominator of a proportion, else all rows."""
-    chosen = proportion_rows(name, labels, decisions)
-    return len(labels) if chosen is None else int(chosen[0].sum())
-
-
-def proportion_rows(
-    name: str, labels: Ints, decisions: Ints
-) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]] | None:
-    """Rows (n,) in the denominator and successes (n,) of a proportion; None for other metrics."""
-    right = labels == decisions
-    denominators = {
-        "sensitivity": labels == 1,
-        "specificity": labels == 0,
-        "ppv": decisions == 1,
-        "npv": decisions == 0,
-        "accuracy": np.ones(len(labels), dtype=bool),
-    }
-    return (denominators[name], right) if name in denominators else None
+def value_name(name: str, classes: Sequence[str]) -> str:
+    """Name of a metric among :func:`metric_values`, which know classes by their codes."""
+    return {f"auprc_{label}": f"auprc_{code}" for code, label in enumerate(classes)}.get(name, name)
 
 
 def _from_confusion(counts: Floats) -> dict[str, Floats]:

@@ -24,7 +24,7 @@ from osteofusion.models.fusion import (
 from osteofusion.models.heads import HEADS, Outputs, TScoreHead
 from osteofusion.models.image import IMAGE_ENCODERS, StagedEncoder, encode_present
 from osteofusion.models.registry import build
-from osteofusion.models.regression import fit_regression
+from osteofusion.models.regression import fit_regression, prior_deviations
 from osteofusion.models.tabular import ClinicalEncoder, ClinicalPreprocessing
 from osteofusion.models.validation import check_inputs
 
@@ -162,18 +162,25 @@ class FusionClassifier(nn.Module, PyTorchModelHubMixin, library_name="osteofusio
         image: Tensor | None = None,
         clinical: Tensor | None = None,
         present: Tensor | None = None,
+        image_features: Tensor | None = None,
     ) -> Outputs:
-        """Return logits and what the optional heads say, for the same inputs as `forward`."""
+        """Return logits and what the optional heads say, for the same inputs as `forward`.
+
+        ``image_features``, what the image encoder made of the radiographs earlier, stand in for
+        ``image``: (B, D), or the map (B, C, h, w) where the fusion reads one.
+        """
         if present is None:
-            given = image if image is not None else clinical
+            given = next((x for x in (image, image_features, clinical) if x is not None), None)
             if given is None:
                 raise ValueError("image and clinical are both None; expected at least one")
             present = torch.ones(given.shape[0], 2, dtype=torch.bool, device=given.device)
         if self.training and self.modality_dropout:
             present = self._withhold(present)
         nothing = present.new_zeros(present.shape[0], 0, dtype=torch.float)
-        image_features = clinical_features = values = nothing
-        if self.image_encoder is not None:
+        clinical_features = values = nothing
+        if self.image_encoder is None:
+            image_features = nothing
+        elif image_features is None:
             if image is None:
                 raise ValueError(f"image is None; the {self.arm} arm needs it")
             as_map = self.fusion.image_input == "map"
@@ -231,7 +238,7 @@ class FusionClassifier(nn.Module, PyTorchModelHubMixin, library_name="osteofusio
         clinical: Tensor,
         target: Tensor,
         class_weights: Sequence[float] | Tensor | None = None,
-        prior_sd: float = 0.25,
+        prior_sd: float | Sequence[float] | None = None,
     ) -> None:
         """Start as penalised regression on the clinical values of the training rows.
 
@@ -243,21 +250,53 @@ class FusionClassifier(nn.Module, PyTorchModelHubMixin, library_name="osteofusio
             clinical: (n, F) float64 training rows.
             target: (n,) int64 class indices.
             class_weights: One weight per class.
-            prior_sd: Deviation of the normal prior on the weight of a standardised value.
+            prior_sd: Deviation of the normal prior on the weight of each preprocessed value, or on
+                all; default: 1 for established risk factors (`ESTABLISHED`), 0.25 for others.
 
         Raises:
             ValueError: The image arm has no clinical values; otherwise as `fit_regression`.
         """
         if self.preprocessing is None or self.skip is None:
             raise ValueError("the image arm has no clinical values to start from")
+        if prior_sd is None:
+            prior_sd = prior_deviations(self.preprocessing.output_names)
         values = self.preprocessing(clinical)
+        # The prior is meant for numbers of unit deviation, and they may be scaled otherwise.
+        spread = _spread(values, self.preprocessing)
         num_scores = self.skip.out_features
         weight, bias, link = fit_regression(
-            values, target, self.link, num_scores, class_weights, prior_sd
+            values / spread, target, self.link, num_scores, class_weights, prior_sd
         )
-        self.skip.load_state_dict({"weight": weight, "bias": bias})
+        self.skip.load_state_dict({"weight": weight / spread, "bias": bias})
         self.link.load_state_dict(link.state_dict())
-        _zero(self.fusion.clinical_head if isinstance(self.fusion, ScoreFusion) else self.head)
+        _zero(self._beside_regression())
+
+    def keep_regression(self) -> None:
+        """Exclude the linear path and the link from training; what else there is corrects them."""
+        for part in (self.skip, self.link):
+            if part is not None:
+                part.requires_grad_(False)
+
+    def correction_penalty(self) -> Tensor:
+        """Minus the logarithm of a normal prior on what is added to the regression.
+
+        Its scores have a prior deviation of 1 where features have unit variance. Zero for fusions
+        that do not keep corrections apart.
+        """
+        if self.skip is None:
+            return torch.zeros(())
+        weights = self.fusion.corrections()
+        if self.arm == "tabular":
+            weights = [
+                layer.weight for layer in self.head.modules() if isinstance(layer, nn.Linear)
+            ]
+        total = self.skip.weight.new_zeros(())
+        for weight in weights:
+            total = total + weight.square().sum() * weight.shape[1] / 2
+        return total
+
+    def _beside_regression(self) -> nn.Module:
+        return self.fusion.clinical_head if isinstance(self.fusion, ScoreFusion) else self.head
 
     def load_clinical_arm(self, tabular: FusionClassifier) -> None:
         """Start from a fitted tabular arm: without its correction, this model then equals it.
@@ -308,6 +347,14 @@ class FusionClassifier(nn.Module, PyTorchModelHubMixin, library_name="osteofusio
         """Load strictly: the mixin alone would leave a tensor that is not in the file random."""
         model: FusionClassifier = super()._from_pretrained(**{**options, "strict": True})
         return model
+
+
+def _spread(values: Tensor, preprocessing: ClinicalPreprocessing) -> Tensor:
+    """Deviation (D,) of each scaled number among the rows; 1 for 0/1 values and constants."""
+    spread = values.new_ones(values.shape[1])
+    scaled = (preprocessing.mean != 0) | (preprocessing.scale != 1)
+    spread[: len(scaled)][scaled] = values[:, : len(scaled)][:, scaled].std(dim=0, correction=0)
+    return torch.where(spread > 0, spread, torch.ones_like(spread))
 
 
 def _zero(part: nn.Module) -> None:

@@ -1,4 +1,4 @@
-"""Callbacks of a run: checkpoints, chance, and progress where there is no terminal."""
+"""Callbacks and loggers of a run: checkpoints, chance, progress where there is no terminal."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
-from pytorch_lightning.callbacks import ModelCheckpoint, RichProgressBar
+from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint, RichProgressBar
+from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
 from pytorch_lightning.trainer.states import TrainerFn
 from rich.console import Console
 
@@ -39,6 +40,18 @@ class RunCheckpoint(ModelCheckpoint):
                 },
             }
         )
+
+
+class RunStopping(EarlyStopping):
+    """Lightning's early stopping, which does not go on when a stopped run is resumed.
+
+    Lightning's own trains one more epoch, and on from there if it is better.
+    """
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stop where the checkpoint had."""
+        if self.wait_count >= self.patience:
+            trainer.should_stop = True
 
 
 def last_checkpoint(folder: Path) -> RunCheckpoint:
@@ -97,3 +110,15 @@ class EpochBar(RichProgressBar):
 def progress() -> list[Callback]:
     """A bar on a terminal, lines elsewhere."""
     return [EpochBar()] if Console().is_terminal else [EpochLines()]
+
+
+def run_loggers(folder: Path) -> list[Logger]:
+    """CSV and TensorBoard logs below `folder`.
+
+    A resumed run logs beside its first part: Lightning's CSV logger deletes what it finds.
+    """
+    part = f"part_{len(list((folder / 'logs').glob('part_*')))}"
+    return [
+        CSVLogger(folder, name="logs", version=part),
+        TensorBoardLogger(folder, name="logs", version=part),
+    ]

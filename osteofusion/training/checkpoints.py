@@ -17,8 +17,9 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from osteofusion.errors import ConfigError, OsteofusionError
 from osteofusion.files import atomic_path
-from osteofusion.training.datamodule import FROZEN, RadiographDataModule
+from osteofusion.training.datamodule import RadiographDataModule
 from osteofusion.training.run import newest_checkpoint, run_dir_of
+from osteofusion.training.trained import FROZEN, inherited_settings
 
 _NEEDED = ("state_dict", "hyper_parameters", "datamodule_hyper_parameters")
 
@@ -134,7 +135,7 @@ def trained_settings(
         sources: `manifest` and `root` where they are given anew.
     """
     model = {**checkpoint["hyper_parameters"], "pretrained": checkpoint["pretrained"]}
-    data = RadiographDataModule.inherited(checkpoint, sources)
+    data = inherited_settings(checkpoint, sources)
     return model, data, checkpoint[RadiographDataModule.__qualname__]["seed"]
 
 

@@ -2,37 +2,35 @@
 
 from __future__ import annotations
 
-import io
-import logging
 import os
 import shutil
-import sys
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
+import yaml
 from jsonargparse import ArgumentError
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning import Trainer
-from pytorch_lightning.callbacks import EarlyStopping
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
-from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from pytorch_lightning.trainer.states import TrainerStatus
 from rich.console import Console
-from rich.panel import Panel
 
 from osteofusion.data.manifest import load_manifest
 from osteofusion.errors import ConfigError, OsteofusionError
 from osteofusion.evaluation import Combine
-from osteofusion.files import atomic_path, write_text
+from osteofusion.training.ablation import ModalityAblation
+from osteofusion.training.announce import announce
 from osteofusion.training.callbacks import (
     RunCheckpoint,
+    RunStopping,
     StepSeed,
     last_checkpoint,
     progress,
+    run_loggers,
 )
+from osteofusion.training.carrying import CarriedWriter, check_start
 from osteofusion.training.checkpoints import (
     AtomicCheckpointIO,
     find_checkpoint,
@@ -49,32 +47,26 @@ from osteofusion.training.options import (
     possible_arm,
 )
 from osteofusion.training.predictions import PredictionWriter
+from osteofusion.training.quiet import quiet
+from osteofusion.training.record import record_resumption, record_run
 from osteofusion.training.run import (
     RUNS,
-    environment,
     new_run_dir,
     run_dir_of,
     use_run_dir,
     weights_description,
-    write_json,
 )
 
 Monitor = Literal["loss", "auroc", "macro_f1", "mcc"]
-
-_NOISE = (
-    ".*does not have many workers.*",
-    ".*number of training batches.*logging interval.*",
-    ".*overridden `on_after_batch_transfer`.*",
-    ".*No (positive|negative) samples in targets.*",
-    ".*Checkpoint directory .* exists and is not empty.*",
-    ".*callbacks used to create the checkpoint need to be provided.*",
-    ".*Grad strides do not match bucket view strides.*",
-    ".*Using `DistributedSampler` with the dataloaders.*",  # copies are dropped
-)
+Ablation = bool | Literal["readings"]
 
 
-def run(arguments: Sequence[str]) -> int:
+def run(arguments: Sequence[str], folder: Path | None = None) -> int:
     """Run ``fit``, ``validate``, ``test`` or ``predict`` with the rest as options.
+
+    Args:
+        arguments: The command and its options.
+        folder: Run folder, there already; default: a new one under ``runs/``.
 
     Returns:
         0.
@@ -84,9 +76,9 @@ def run(arguments: Sequence[str]) -> int:
     """
     arguments, config_name = find_configs(arguments)
     cli: TrainingCLI | None = None
-    with _quiet():
+    with quiet():
         try:
-            cli = TrainingCLI(arguments, config_name)
+            cli = TrainingCLI(arguments, config_name, folder)
             cli.work()
         except ArgumentError as error:
             raise ConfigError(parser_sentence(str(error))) from None
@@ -96,10 +88,40 @@ def run(arguments: Sequence[str]) -> int:
             # Lightning turns Ctrl-C into exit status 1 after its own clean-up.
             if cli is not None and cli.trainer.state.status == TrainerStatus.INTERRUPTED:
                 if _is_first_process():
-                    raise OsteofusionError(cli.interrupted()) from None
+                    raise InterruptedFitError(cli.interrupted()) from None
                 return 2
             return int(stop.code or 0)
     return 0
+
+
+def resolve(arguments: Sequence[str], folder: Path) -> dict[str, Any]:
+    """All settings of a ``fit`` as plain values, once its model and data could be built.
+
+    Args:
+        arguments: Options of ``fit``.
+        folder: An empty folder to try them in.
+
+    Raises:
+        OsteofusionError: any mistake that the user can mend.
+    """
+    found, config_name = find_configs(["fit", *arguments])
+    with quiet():
+        try:
+            cli = TrainingCLI(found, config_name, folder)
+        except ArgumentError as error:
+            raise ConfigError(parser_sentence(str(error))) from None
+        except MisconfigurationException as error:
+            raise ConfigError(f"trainer: {' '.join(str(error).split())}") from error
+    settings: dict[str, Any] = yaml.safe_load(cli.settings_text())
+    settings["checkpoint"]["dirpath"] = None
+    assert isinstance(cli.datamodule, RadiographDataModule)
+    hparams = cli.datamodule.hparams  # has full paths
+    settings["data"] = {name: hparams[name] for name in settings["data"]}
+    return settings
+
+
+class InterruptedFitError(OsteofusionError):
+    """Ctrl-C; the message says how to go on."""
 
 
 class TrainingCLI(LightningCLI):
@@ -109,8 +131,9 @@ class TrainingCLI(LightningCLI):
     all options; an option that differs from them would be ignored and is refused.
     """
 
-    def __init__(self, arguments: list[str], config_name: str) -> None:
+    def __init__(self, arguments: list[str], config_name: str, folder: Path | None = None) -> None:
         known = known_options(arguments)
+        self.folder = folder
         self.command = arguments[0]
         self.config_name = config_name
         self.sources = known.sources
@@ -168,8 +191,15 @@ class TrainingCLI(LightningCLI):
             help="How the figures take several radiographs of a subject together; null counts "
             "each radiograph.",
         )
+        parser.add_argument(
+            "--ablation",
+            type=Ablation,
+            default=False,
+            help="After a fused fit, train each modality alone, and ask the fused model without "
+            "either and with images shuffled; `readings` does the latter only.",
+        )
         parser.add_lightning_class_args(RunCheckpoint, "checkpoint")
-        parser.add_lightning_class_args(EarlyStopping, "early_stopping")
+        parser.add_lightning_class_args(RunStopping, "early_stopping")
         for key in ("checkpoint", "early_stopping"):
             parser.link_arguments("monitor", f"{key}.monitor", compute_fn=_monitored)
             parser.link_arguments("monitor", f"{key}.mode", compute_fn=_mode)
@@ -184,7 +214,7 @@ class TrainingCLI(LightningCLI):
         )
         if self.checkpoint is None:
             parser.link_arguments("model.arm", "data.arm")
-            for name in ("class_names", "clinical", "class_counts"):
+            for name in ("class_names", "clinical", "class_counts", "row_counts"):
                 parser.link_arguments(f"data.{name}", f"model.{name}", apply_on="instantiate")
         else:
             model, data, seed = trained_settings(self.checkpoint, self.sources)
@@ -228,23 +258,30 @@ class TrainingCLI(LightningCLI):
         if self._resumes:
             assert self.checkpoint_path is not None
             self.run_dir = use_run_dir(run_dir_of(self.checkpoint_path))
+        elif self.folder is not None:
+            self.run_dir = use_run_dir(self.folder)
         else:
             name = self.config_name if self.command == "fit" else self.command
             base = Path(settings["trainer"]["default_root_dir"] or RUNS)
             self.run_dir = new_run_dir(base, name)
         checkpoints = self.run_dir / "checkpoints"
         settings["checkpoint"]["dirpath"] = str(checkpoints)
+        callbacks = self.trainer_defaults["callbacks"]
+        callbacks += [PredictionWriter(self.run_dir, settings["combine"]), StepSeed()]
+        if self.command != "fit":
+            return
+        if settings["model"]["start_from"] is not None:
+            callbacks.append(CarriedWriter(self.run_dir))
+        if settings["ablation"] and settings["model"]["arm"] == "fused":
+            callbacks.append(ModalityAblation(train_arms=settings["ablation"] is True))
         # The last checkpoint is written after the best one, whose score it holds.
-        self.trainer_defaults["callbacks"] += [
-            PredictionWriter(self.run_dir, settings["combine"]),
-            StepSeed(),
-        ]
-        if self.command == "fit":
-            self.trainer_defaults["callbacks"].append(last_checkpoint(checkpoints))
+        callbacks.append(last_checkpoint(checkpoints))
 
     def _choose_arm(self, settings: Any) -> None:
         """Train the arm that the data allow: a data set may lack images or clinical columns."""
         arm, self.said = _possible_arm(settings["model"]["arm"], settings["data"])
+        if self.said and settings["ablation"]:
+            self.said += " There is nothing to ablate."
         settings["model"]["arm"] = settings["data"]["arm"] = arm
 
     def _keep_arm(self, settings: Any) -> None:
@@ -276,7 +313,8 @@ class TrainingCLI(LightningCLI):
         settings = self.config[self.command]["trainer"]
         logger: Any = settings["logger"]
         if logger is None or logger is True:
-            logger = self._loggers() if self.command == "fit" else False
+            logs = self.run_dir if self.command == "fit" else None
+            logger = run_loggers(logs) if logs is not None else False
         else:
             logger = self.config_init[self.command]["trainer"]["logger"]
         bar = settings["enable_progress_bar"]
@@ -286,16 +324,6 @@ class TrainingCLI(LightningCLI):
             enable_progress_bar=Console().is_terminal if bar is None else bar,
             **kwargs,
         )
-
-    def _loggers(self) -> list[Any]:
-        assert self.run_dir is not None
-        # A resumed run logs beside its first part: Lightning's CSV logger deletes what it finds.
-        logs = self.run_dir / "logs"
-        part = f"part_{len(list(logs.glob('part_*')))}"
-        return [
-            CSVLogger(self.run_dir, name="logs", version=part),
-            TensorBoardLogger(self.run_dir, name="logs", version=part),
-        ]
 
     # ---- work ----
 
@@ -309,15 +337,23 @@ class TrainingCLI(LightningCLI):
         assert isinstance(model, FusionModule)
         try:
             if self.trainer.is_global_zero:
-                self._announce(data)
+                announce(
+                    data,
+                    command=self.command,
+                    said=self.said,
+                    from_checkpoint=self.checkpoint is not None,
+                )
                 # Whatever can go wrong with the data does so before anything is written.
                 data.prepare_data()
                 if self.command == "fit":
                     model.check_image_size(data.hparams["image_size"])
+                if self.command == "fit" and model.hparams["start_from"] and not self._resumes:
+                    check_start(model, data)
                 if self._resumes:
                     assert self.checkpoint is not None
                     data.refuse_changes(self.checkpoint[type(data).__qualname__])
-                self._record(data)
+                if self.run_dir is not None:
+                    self._record(data, self.run_dir)
         except BaseException:
             self._forget_run()
             raise
@@ -355,88 +391,26 @@ class TrainingCLI(LightningCLI):
             )
         return "Interrupted before the first checkpoint; nothing half-written was left."
 
-    def _announce(self, data: RadiographDataModule) -> None:
-        console = Console()
-        manifest = data.cohort.manifest
-        if manifest.synthetic:
-            console.print(
-                Panel(
-                    "This run uses SYNTHETIC DEMO DATA: drawn knees and invented patients.\n"
-                    "Real data is two flags away:  --data.manifest mendeley --data.root DIR",
-                    style="bold red",
-                    expand=False,
-                )
-            )
-        counts = data.rows["label"].value_counts()
-        shown = ", ".join(f"{counts[name]} {name}" for name in data.class_names if name in counts)
-        if len(counts) > 1:
-            shown += f"; imbalance {counts.max() / counts.min():.1f} to 1"
-        sides = data.rows["split"].value_counts()
-        console.print(
-            f"{manifest.title}: {len(data.rows)} radiographs of "
-            f"{data.rows['subject_id'].nunique()} subjects ({shown or 'no labels'}); "
-            + ", ".join(f"{name} {sides[name]}" for name in sides.index)
-        )
-        if self.said:
-            console.print(self.said, style="yellow")
-        if (
-            self.command == "fit"
-            and data.hparams["folds"] == "sites"
-            and not data.hparams["splits"]
-        ):
-            tested = data.side("test")["site"]
-            left_out = sorted(data.rows["site"].unique())[data.hparams["fold"]]
-            console.print(f"Left out for the test: site {left_out}")
-            if tied := int((tested != left_out).sum()):
-                console.print(
-                    f"and {tied} radiographs of other sites that are tied to it.", style="yellow"
-                )
-        if self.command == "fit" and data.hparams["features"] is None and data.empty_features:
-            console.print(
-                f"Left out, as no training row has a value: {', '.join(data.empty_features)}.",
-                style="yellow",
-            )
-        if self.checkpoint is not None and data.hparams["arm"] != "image":
-            there = data.cohort.table.dropna(axis=1, how="all")
-            if gone := [name for name in data.schema.names if name not in there]:
-                console.print(
-                    f"No row has a value of {', '.join(gone)}, which the model was trained with; "
-                    "they count as missing.",
-                    style="yellow",
-                )
-        problems = data.cohort.report.problems
-        if problems:
-            named = ", ".join(name.replace("_", " ") for name in problems)
-            console.print(f"The join found: {named}. See join_report.json.", style="yellow")
+    def settings_text(self) -> str:
+        """All settings in YAML."""
+        text: str = self._parser(self.command).dump(self.config[self.command], skip_none=False)
+        return text
 
-    def _record(self, data: RadiographDataModule) -> None:
-        folder = self.run_dir
-        if folder is None:
-            return
-        settings = self.config[self.command]
+    def _record(self, data: RadiographDataModule, folder: Path) -> None:
+        fits = self.command == "fit"
         # Whoever passes config.yaml to `fit` wants a run like this one, not to go on with it.
-        settings["ckpt_path"] = None if self.command == "fit" else str(self.checkpoint_path)
-        text = self._parser(self.command).dump(settings, skip_none=False)
-        write_text(folder / "config.yaml", text)
+        self.config[self.command]["ckpt_path"] = None if fits else str(self.checkpoint_path)
         if self._resumes:
-            for abandoned in (folder / "checkpoints").glob(".*.ckpt"):
-                abandoned.unlink()  # by a process that was killed while it wrote
+            record_resumption(folder, self.settings_text())
             return
-        with atomic_path(folder / "cohort.csv") as temporary:
-            data.cohort.table.to_csv(temporary, index=False)
-        write_json(folder / "join_report.json", data.cohort.report.to_dict())
-        weights = (
-            weights_description(self.model.hparams["pretrained"])
-            if self.command == "fit"
-            else f"checkpoint {self.checkpoint_path}"
-        )
-        write_json(folder / "environment.json", environment(data.cohort, data.fingerprint, weights))
-        if data.need_labels:
-            data.save_splits(folder / "splits.csv")
+        source = self.model.hparams["pretrained"]
+        weights = weights_description(source) if fits else f"checkpoint {self.checkpoint_path}"
+        record_run(folder, data, self.settings_text(), weights)
 
     def _forget_run(self) -> None:
         """Remove the folder of a run that never began."""
-        if self.run_dir is not None and not self._resumes and _is_first_process():
+        ours = self.folder is None and not self._resumes
+        if self.run_dir is not None and ours and _is_first_process():
             shutil.rmtree(self.run_dir, ignore_errors=True)
             with suppress(OSError):
                 self.run_dir.parent.rmdir()  # where this was the first run of its config
@@ -458,23 +432,3 @@ def _mode(name: Monitor) -> str:
 
 def _is_first_process() -> bool:
     return os.environ.get("LOCAL_RANK", "0") == "0"
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Hide what a user of this command line can do nothing about; say the rest shortly."""
-    for name in ("pytorch_lightning", "lightning_fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    if isinstance(sys.stdout, io.TextIOWrapper):  # not so in a notebook
-        sys.stdout.reconfigure(line_buffering=True)
-    usual = warnings.formatwarning
-    with warnings.catch_warnings():
-        for noise in _NOISE:
-            warnings.filterwarnings("ignore", noise)
-        for category in (FutureWarning, DeprecationWarning):
-            warnings.filterwarnings("ignore", category=category)
-        warnings.formatwarning = lambda message, *_, **__: f"osteofusion: warning: {message}\n"
-        try:
-            yield
-        finally:
-            warnings.formatwarning = usual

@@ -5,9 +5,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
-import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -20,15 +19,19 @@ from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from osteofusion.data import demo
 from osteofusion.data.cache import RadiographCache
-from osteofusion.data.clinical import ClinicalSchema, fit_preprocessing, freeze, select_features
+from osteofusion.data.clinical import (
+    ClinicalSchema,
+    Scaling,
+    fit_preprocessing,
+    freeze,
+    select_features,
+)
 from osteofusion.data.cohort import Cohort, build_cohort, missing_root_message
 from osteofusion.data.labels import TASKS, task_classes
-from osteofusion.data.manifest import load_manifest
-from osteofusion.data.radiograph import RadiographPreprocessing, content_hash
+from osteofusion.data.manifest import REGION, load_manifest
+from osteofusion.data.radiograph import RadiographPreprocessing
 from osteofusion.data.splits import (
-    connected_groups,
     load_splits,
     make_splits,
     save_splits,
@@ -36,18 +39,24 @@ from osteofusion.data.splits import (
 )
 from osteofusion.data.transforms import Augmentation, Augmenter
 from osteofusion.data.unite import unite
-from osteofusion.errors import CohortError, ConfigError, OsteofusionError, SplitError
+from osteofusion.errors import CohortError, ConfigError, SplitError
 from osteofusion.files import cache_root
+from osteofusion.models.image import StagedEncoder
 from osteofusion.training.dataset import UNLABELLED, EpochSampler, RadiographDataset
+from osteofusion.training.features import FeatureStore, FrozenFeatures
+from osteofusion.training.sources import (
+    absolute,
+    demo_root,
+    listed,
+    manifest_name,
+    of_regions,
+    one_or_all,
+    refuse_missing,
+)
+from osteofusion.training.trained import FROZEN, TrainedData, inherited_settings
 
 Batch = dict[str, Tensor]
 Arm = Literal["fused", "image", "tabular"]
-
-# What a checkpoint fixes; everything else may differ when its model meets data again.
-FROZEN = (
-    "task", "features", "arm", "image_size", "clahe", "pixel_spacing", "augmentation",
-    "balanced_sampler", "splits", "validation", "test", "folds", "fold", "repeat", "split_seed",
-)  # fmt: skip
 
 
 class RadiographDataModule(LightningDataModule):
@@ -63,7 +72,11 @@ class RadiographDataModule(LightningDataModule):
         table: Another table file in place of the manifest's.
         labels: Another label file in place of the manifest's.
         task: ``binary`` (normal vs low BMD), ``osteoporosis`` (vs the rest) or ``three_class``.
-        features: Canonical names of the clinical columns to use; default: all features.
+        features: Canonical names of the clinical columns to use; default: all features. ``region``
+            is one of them where the data sets are of several regions.
+        regions: Regions whose rows are used, of a cohort of several; default: all.
+        numeric_scaling: Of clinical numbers: ``standard`` (mean 0, variance 1) or ``minmax`` (the
+            training rows in [0, 1]).
         arm: Which modalities are read (follows ``model.arm``).
         image_size: Side of the square that the model sees, px.
         clahe: Equalise contrast locally.
@@ -93,6 +106,8 @@ class RadiographDataModule(LightningDataModule):
         labels: str | None = None,
         task: Literal["binary", "osteoporosis", "three_class"] = "binary",
         features: list[str] | None = None,
+        regions: list[str] | None = None,
+        numeric_scaling: Scaling = "standard",
         arm: Arm = "fused",
         image_size: int = 224,
         clahe: bool = False,
@@ -113,18 +128,20 @@ class RadiographDataModule(LightningDataModule):
     ) -> None:
         super().__init__()
         settings: dict[str, Any] = {
-            "manifest": _one_or_all(manifest, _manifest),
-            "root": _one_or_all(root, _absolute),
-            "table": _absolute(table),
-            "labels": _absolute(labels),
+            "manifest": one_or_all(manifest, manifest_name),
+            "root": one_or_all(root, absolute),
+            "table": absolute(table),
+            "labels": absolute(labels),
             "task": task,
             "features": features,
+            "regions": regions,
+            "numeric_scaling": numeric_scaling,
             "arm": arm,
             "image_size": image_size,
             "clahe": clahe,
             "pixel_spacing": pixel_spacing,
             "augmentation": dataclasses.asdict(augmentation) if augmentation else None,
-            "splits": _absolute(splits),
+            "splits": absolute(splits),
             "validation": validation,
             "test": test,
             "folds": folds,
@@ -134,8 +151,8 @@ class RadiographDataModule(LightningDataModule):
             "batch_size": batch_size,
             "num_workers": num_workers,
             "balanced_sampler": balanced_sampler,
-            "cache_dir": _absolute(cache_dir),
-            "copies": _absolute(copies),
+            "cache_dir": absolute(cache_dir),
+            "copies": absolute(copies),
         }
         self.save_hyperparameters(settings)
         if image_size < 32:
@@ -146,7 +163,8 @@ class RadiographDataModule(LightningDataModule):
             raise ConfigError(f"data.num_workers is {num_workers}; it must be 0 or more.")
         self.augmentation = augmentation
         self.need_labels = True
-        self._trained: dict[str, Any] | None = None
+        self.features: FrozenFeatures | None = None
+        self._trained: TrainedData | None = None
 
     # ---- what the model is built from (lazy; resolved before `setup`) ----
 
@@ -159,14 +177,17 @@ class RadiographDataModule(LightningDataModule):
                 something else than it did in training.
         """
         h = self.hparams
-        manifests = [load_manifest(name) for name in _listed(h["manifest"])]
-        select_features(unite(manifests), h["features"])  # refuse outcomes before anything is read
-        roots = _listed(h["root"])
+        manifests = [load_manifest(name) for name in listed(h["manifest"])]
+        chosen = h["features"]
+        if self._trained is not None and chosen is not None:  # one region alone has no such column
+            chosen = [name for name in chosen if name != REGION] or None
+        select_features(unite(manifests), chosen)  # refuse outcomes before anything is read
+        roots = listed(h["root"])
         if not roots:
             for manifest in manifests:
                 if not manifest.synthetic:
                     raise CohortError("data.root: " + missing_root_message(manifest, None))
-            roots = [str(_demo_root())] * len(manifests)
+            roots = [str(demo_root(manifest.region)) for manifest in manifests]
         cohort = build_cohort(
             manifests,
             roots,
@@ -180,14 +201,7 @@ class RadiographDataModule(LightningDataModule):
         if self._trained is None:
             return cohort
         self.schema.refuse_other_meaning(cohort.manifest)
-        # The checkpoint knows which films belong together; the audit's file may be gone.
-        known, table = self._trained["splits"], cohort.table
-        film = dict(zip(known["image_sha256"], known["group"], strict=True)) | {"": None}
-        digests = table["image_sha256"].tolist()
-        group = connected_groups(
-            table["subject_id"].tolist(), digests, [film.get(digest) for digest in digests]
-        )
-        return dataclasses.replace(cohort, table=table.assign(group=group))
+        return dataclasses.replace(cohort, table=self._trained.regroup(cohort.table))
 
     @property
     def class_names(self) -> list[str]:
@@ -198,10 +212,13 @@ class RadiographDataModule(LightningDataModule):
     def schema(self) -> ClinicalSchema:
         """The clinical features: the trained model's, else fitted on the training rows."""
         if self._trained is not None:
-            return ClinicalSchema.from_dict(self._trained["schema"])
+            return self._trained.schema
         names = select_features(self.cohort.manifest, self.hparams["features"])
         if self.hparams["features"] is None:
-            names = [name for name in names if name not in self.empty_features]
+            useless = self.empty_features
+            if self.side("train")[REGION].nunique() == 1:
+                useless = [*useless, REGION]
+            names = [name for name in names if name not in useless]
             if self.hparams["arm"] != "image" and not names:
                 raise CohortError(
                     "No training row has a value in any clinical column; use model.arm=image, or "
@@ -223,14 +240,27 @@ class RadiographDataModule(LightningDataModule):
     def clinical(self) -> dict[str, Any]:
         """Schema and frozen preprocessing as plain values, fitted on the training rows."""
         matrix = self.schema.encode(self.side("train"))
+        fitted = fit_preprocessing(matrix, self.schema, self.hparams["numeric_scaling"])
         return {
             "schema": self.schema.to_dict(),
-            "preprocessing": freeze(fit_preprocessing(matrix, self.schema), self.schema),
+            "preprocessing": freeze(fitted, self.schema),
         }
 
     @property
     def class_counts(self) -> list[float]:
         """Training rows of each class, as the sampler draws them.
+
+        Raises:
+            CohortError: a class has none.
+        """
+        counts = self.row_counts
+        if self.hparams["balanced_sampler"]:
+            return [sum(counts) / len(counts)] * len(counts)
+        return counts
+
+    @property
+    def row_counts(self) -> list[float]:
+        """Training rows of each class, however often the sampler draws them.
 
         Raises:
             CohortError: a class has none.
@@ -242,8 +272,6 @@ class RadiographDataModule(LightningDataModule):
                     f"No training row is {name}, a class of data.task={self.hparams['task']}; "
                     "choose another task or add data."
                 )
-        if self.hparams["balanced_sampler"]:
-            return [float(counts.sum() / len(counts))] * len(counts)
         return [float(count) for count in counts]
 
     @cached_property
@@ -264,11 +292,17 @@ class RadiographDataModule(LightningDataModule):
         """The cohort table with the task's ``label`` and the ``split``, ``fold``, ``repeat``."""
         table = self.cohort.table.copy()
         table["label"] = table["label"].map(TASKS[self.hparams["task"]])
-        if not self.need_labels:
-            return table.assign(split="predict", fold=0, repeat=0)
-        keys = ["subject_id", "image"]
-        chosen = self.splits[[*keys, "split", "fold", "repeat"]]
-        return table.merge(chosen, on=keys, how="left", validate="one_to_one")
+        if self.need_labels:
+            keys = ["subject_id", "image"]
+            chosen = self.splits[[*keys, "split", "fold", "repeat"]]
+            table = table.merge(chosen, on=keys, how="left", validate="one_to_one")
+        else:
+            table = table.assign(split="predict", fold=0, repeat=0)
+        # Only now, so that models of one region share the folds of a model of all.
+        regions = self.hparams["regions"]
+        if self._trained is not None:
+            return self._trained.of_regions(table, regions)
+        return of_regions(table, regions)
 
     @cached_property
     def splits(self) -> pd.DataFrame:
@@ -276,7 +310,7 @@ class RadiographDataModule(LightningDataModule):
         h = self.hparams
         table = self.cohort.table
         if self._trained is not None:
-            return self._match_trained(table)
+            return self._trained.match(table, list(self.cohort.roots))
         # Stratified by the cohort's own labels, so that every task can use the same split; but a
         # label that one site alone has must not forbid a task of fewer classes to leave it out.
         strata = table
@@ -325,41 +359,20 @@ class RadiographDataModule(LightningDataModule):
                     f"{name}={changed[name]!r} would be ignored: the checkpoint was trained with "
                     f"{trained[name]!r}; leave it out."
                 )
-        settings = {**cls.inherited(checkpoint, changed), **changed}
+        settings = {**inherited_settings(checkpoint, changed), **changed}
         if isinstance(settings["augmentation"], Mapping):
             settings["augmentation"] = Augmentation(**settings["augmentation"])
         data = cls(**settings)
         data.adopt(checkpoint, need_labels=need_labels)
         return data
 
-    @staticmethod
-    def inherited(checkpoint: Mapping[str, Any], changed: Mapping[str, Any]) -> dict[str, Any]:
-        """Settings of training; a data set that is given anew brings its own files along.
-
-        Raises:
-            ConfigError: another manifest comes without a root of its own.
-        """
-        settings = dict(checkpoint["datamodule_hyper_parameters"])
-        manifest = _one_or_all(changed.get("manifest", settings["manifest"]), _manifest)
-        root = _one_or_all(changed.get("root", settings["root"]), _absolute)
-        if manifest != settings["manifest"] and "root" not in changed:
-            raise ConfigError(
-                f"data.manifest={manifest} without data.root: the checkpoint was trained on "
-                f"{settings['manifest']}; give both or neither (a config may have set one)."
-            )
-        if (manifest, root) != (settings["manifest"], settings["root"]):
-            settings.update(table=None, labels=None, copies=None)
-        return settings
-
     def adopt(self, checkpoint: Mapping[str, Any], *, need_labels: bool = True) -> None:
         """Encode as the checkpoint's model does and keep its split; nothing is fitted any more."""
         self.need_labels = need_labels
-        self._trained = {
-            "schema": checkpoint["hyper_parameters"]["clinical"]["schema"],
-            "splits": checkpoint[type(self).__qualname__]["splits"],
-            "sites": checkpoint[type(self).__qualname__]["sites"],
-        }
-        self.seed = checkpoint[type(self).__qualname__]["seed"]
+        state = checkpoint[type(self).__qualname__]
+        schema = checkpoint["hyper_parameters"]["clinical"]["schema"]
+        self._trained = TrainedData.from_state(schema, state)
+        self.seed = state["seed"]
 
     def save_splits(self, path: Path) -> None:
         """Write the split in use, re-usable as ``data.splits``."""
@@ -370,6 +383,9 @@ class RadiographDataModule(LightningDataModule):
         return {
             "splits": self.splits.to_dict(orient="list"),
             "sites": list(self.cohort.roots),
+            "regions": sorted(self.side("train")[REGION].unique())
+            if self._trained is None
+            else self._trained.regions,
             "fingerprint": self.fingerprint,
             "seed": self.seed,
         }
@@ -398,37 +414,12 @@ class RadiographDataModule(LightningDataModule):
                 "start a new run."
             )
 
-    def _match_trained(self, table: pd.DataFrame) -> pd.DataFrame:
-        assert self._trained is not None
-        known = pd.DataFrame(self._trained["splits"])
-        keys = ["who", "image_sha256"]
-        known["who"] = _identity(known, self._trained["sites"])
-        # A subject's copy of its own film is a second row with the same key and the same side.
-        sides = known.drop_duplicates(keys)[[*keys, "split", "fold", "repeat"]]
-        cohort = table[["subject_id", "image", "image_sha256", "group", "label"]]
-        who = _identity(cohort, list(self.cohort.roots))
-        matched = cohort.assign(who=who).merge(sides, on=keys, how="left").drop(columns="who")
-        unknown = matched["split"].isna()
-        # The same film under another ID would be tested by a model that has learnt it.
-        seen = matched["image_sha256"].isin(set(known["image_sha256"]) - {""})
-        if unknown.all() and not seen.any():
-            return matched.assign(split="test", fold=0, repeat=0)
-        if unknown.any():
-            first = matched[unknown].iloc[0]
-            raise SplitError(
-                f"{int(unknown.sum())} of {len(matched)} rows, such as "
-                f"{first['image'] or first['subject_id']!r}, are not in the checkpoint's split "
-                f"while {int((seen | ~unknown).sum())} are; pass the training cohort or an "
-                "external one, not a mixture."
-            )
-        return matched.astype({"fold": int, "repeat": int})
-
     # ---- Lightning ----
 
     def prepare_data(self) -> None:
         """Decode every image that is not cached yet."""
-        if self._cache is not None:
-            self._cache.fill(
+        if self.cache is not None:
+            self.cache.fill(
                 [image for image in self._images(self.rows) if image[1]],
                 workers=os.cpu_count() or 1,
                 progress=sys.stderr.isatty(),
@@ -476,21 +467,43 @@ class RadiographDataModule(LightningDataModule):
         """All rows as they are."""
         return self._loader(self.rows)
 
+    def use_frozen(self, encoder: StagedEncoder, *, pooled: bool) -> None:
+        """Serve an encoder's features of all radiographs in place of their pixels.
+
+        Under several processes each encodes its share of those that are not on disk yet.
+
+        Args:
+            encoder: It must not change any more.
+            pooled: Whether the model reads pooled vectors, not maps.
+        """
+        assert self.cache is not None
+        files = [image for image in dict.fromkeys(self._images(self.rows)) if image[1]]
+        folder = self.hparams["cache_dir"] or cache_root()
+        store = FeatureStore(Path(folder) / "features", encoder, self.cache, pooled=pooled)
+        trainer = self.trainer
+        if trainer is not None and trainer.world_size > 1:
+            store.read(files[trainer.global_rank :: trainer.world_size])
+            trainer.strategy.barrier()
+        self.features = store.read(files, progress=_is_rank_zero())
+
     def _loader(
         self, rows: pd.DataFrame, sampler: EpochSampler | None = None, drop_last: bool = False
     ) -> DataLoader[Batch]:
         augment = sampler is not None and self.augmentation is not None
         dataset = RadiographDataset(
-            images=self._images(rows) if self._cache is not None else [(Path(), "")] * len(rows),
+            images=self._images(rows) if self.cache is not None else [(Path(), "")] * len(rows),
             clinical=self.schema.encode(rows),
             labels=self.codes(rows),
             t_scores=self.t_scores(rows),
             index=rows.index.to_numpy(),
-            cache=self._cache,
+            cache=self.cache,
+            features=self.features,
             augmenter=Augmenter(self.augmentation) if augment and self.augmentation else None,
         )
         workers = self.hparams["num_workers"]
-        if workers is None:
+        if workers is None and self.features is not None:
+            workers = 0  # there is nothing left to do
+        elif workers is None:
             workers = min(8, os.cpu_count() or 1) if torch.cuda.is_available() else 0
         return DataLoader(
             dataset,
@@ -503,7 +516,8 @@ class RadiographDataModule(LightningDataModule):
         )
 
     @cached_property
-    def _cache(self) -> RadiographCache | None:
+    def cache(self) -> RadiographCache | None:
+        """Source of decoded images; None where the arm reads none."""
         h = self.hparams
         if h["arm"] == "tabular":
             return None
@@ -530,83 +544,5 @@ class RadiographDataModule(LightningDataModule):
         return rows[name].to_numpy(dtype=np.float64)
 
 
-def refuse_missing(arm: str, table: pd.DataFrame, features: Sequence[str]) -> None:
-    """Refuse an arm that lacks what it reads.
-
-    Raises:
-        ConfigError: rows have no image, or there is no clinical column.
-    """
-    without = table["image"] == ""
-    if arm != "tabular" and without.all():
-        raise ConfigError(
-            f"The {arm} arm needs images and the data have none; train with model.arm=tabular."
-        )
-    if arm == "image" and without.any():
-        sites = ", ".join(table.loc[without, "site"].unique())
-        raise ConfigError(
-            f"The image arm needs an image in every row and site {sites} has rows without; train "
-            "with model.arm=fused, or leave that data set out."
-        )
-    if arm != "image" and not features:
-        raise ConfigError(
-            f"The {arm} arm needs clinical columns and the data have none; train with "
-            "model.arm=image."
-        )
-
-
-def _identity(rows: pd.DataFrame, sites: Sequence[str]) -> pd.Series:
-    """Whose a row is, in a form that a cohort of several sites and one of them alone share.
-
-    Beside an image's digest the ID within its site is enough, whatever the manifest's name; without
-    one, the same number at another site is another person.
-    """
-    ids = rows["subject_id"]
-    if len(sites) == 1:
-        whole, within = f"{sites[0]}/" + ids, ids
-    else:
-        names = "|".join(re.escape(site) for site in sorted(sites, key=len, reverse=True))
-        whole, within = ids, ids.str.replace(f"^(?:{names})/", "", regex=True)
-    return within.where(rows["image_sha256"] != "", whole)
-
-
-def _manifest(name_or_path: str | None) -> str | None:
-    if name_or_path is None or not Path(name_or_path).is_file():
-        return name_or_path
-    return str(Path(name_or_path).resolve())
-
-
-def _one_or_all(
-    value: str | list[str] | None, resolve: Callable[[str | None], str | None]
-) -> str | list[str | None] | None:
-    """Resolve one value or each of several; a list of one is the same as the value."""
-    if not isinstance(value, list):
-        return resolve(value)
-    return resolve(value[0]) if len(value) == 1 else [resolve(each) for each in value]
-
-
-def _listed(value: str | list[str] | None) -> list[str]:
-    return value if isinstance(value, list) else [] if value is None else [value]
-
-
-def _absolute(path: str | None) -> str | None:
-    return None if path is None else str(Path(path).expanduser().resolve())
-
-
-def _demo_root() -> Path:
-    """The demo cohort, made once for each version of the code that draws it."""
-    root = cache_root() / f"demo-{content_hash(Path(demo.__file__))[:12]}"
-    if root.is_dir():
-        return root
-    try:
-        return demo.write_demo(root)
-    except OsteofusionError:
-        if root.is_dir():  # another process was faster
-            return root
-        raise
-
-
 def _is_rank_zero() -> bool:
     return os.environ.get("LOCAL_RANK", "0") == "0"
-
-
-__all__ = ["FROZEN", "Batch", "RadiographDataModule"]

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from torch.utils.data import Dataset, DistributedSampler
 
 from osteofusion.data.cache import RadiographCache
 from osteofusion.data.transforms import Augmenter
+from osteofusion.training.features import FrozenFeatures
 
 UNLABELLED = -1
 
@@ -21,8 +23,9 @@ class RadiographDataset(Dataset[dict[str, Tensor]]):
     """Radiographs with their clinical rows.
 
     An item is requested by ``i`` (as stored) or by ``(i, seed)`` (augmented with that seed) and is
-    a dict of ``image`` (1, S, S) uint8, absent without a cache; ``clinical`` (F,) float64, NaN for
-    missing; ``present`` (2,) bool, image and clinical; ``label`` int64, -1 when unknown;
+    a dict of ``image`` (1, S, S) uint8, absent without a cache (or, where a frozen backbone's
+    features are given, ``image_features`` (D,) or (C, h, w) float32); ``clinical`` (F,) float64,
+    NaN for missing; ``present`` (2,) bool, image and clinical; ``label`` int64, -1 when unknown;
     ``t_score`` float64, NaN when unknown; and ``index`` int64, the row in the cohort.
 
     Args:
@@ -32,6 +35,7 @@ class RadiographDataset(Dataset[dict[str, Tensor]]):
         t_scores: (n,) SD, NaN where unknown; a target, never an input.
         index: (n,) rows in the cohort.
         cache: Source of decoded images; None when the model reads none.
+        features: What a frozen backbone makes of the images; they are then not read.
         augmenter: Applied to rows requested with a seed.
     """
 
@@ -43,14 +47,19 @@ class RadiographDataset(Dataset[dict[str, Tensor]]):
         t_scores: np.ndarray,
         index: np.ndarray,
         cache: RadiographCache | None,
+        features: FrozenFeatures | None = None,
         augmenter: Augmenter | None = None,
     ) -> None:
+        # OpenCV's threads do not survive the fork of a loader's worker, which would wait for them
+        # for ever; for images of this size they gain nothing.
+        cv2.setNumThreads(0)
         self.images = list(images)
         self.clinical = torch.tensor(clinical, dtype=torch.float64)
         self.labels = torch.tensor(labels, dtype=torch.int64)
         self.t_scores = torch.tensor(t_scores, dtype=torch.float64)
         self.index = torch.tensor(index, dtype=torch.int64)
         self.cache = cache
+        self.features = features
         self.augmenter = augmenter
 
     def __len__(self) -> int:
@@ -68,7 +77,9 @@ class RadiographDataset(Dataset[dict[str, Tensor]]):
             "t_score": self.t_scores[i],
             "index": self.index[i],
         }
-        if self.cache is not None:
+        if self.features is not None:
+            item["image_features"] = self.features.get(self.images[i][1])
+        elif self.cache is not None:
             item["image"] = self._image(i, seed) if has_image else self._blank()
         return item
 

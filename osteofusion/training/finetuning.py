@@ -30,8 +30,8 @@ class TwoPhaseFinetuning(Callback):
         cosine: Whether rates fall to zero at the trainer's last epoch (arXiv 1608.03983).
 
     Raises:
-        ConfigError: A value is out of range, the arm has no image encoder, or the strategy would
-            wait for gradients of the frozen backbone.
+        ConfigError: A value is out of range, the arm has no image encoder, the module keeps its
+            backbone frozen, or the strategy would wait for gradients of the frozen backbone.
     """
 
     def __init__(
@@ -61,6 +61,11 @@ class TwoPhaseFinetuning(Callback):
         if not isinstance(pl_module, FusionModule) or pl_module.model.image_encoder is None:
             raise ConfigError(
                 "TwoPhaseFinetuning needs an image encoder; use the image or fused arm."
+            )
+        if pl_module.hparams["frozen_backbone"]:
+            raise ConfigError(
+                "TwoPhaseFinetuning trains the backbone and model.frozen_backbone forbids it; "
+                "leave one of them out."
             )
         strategy = trainer.strategy
         if isinstance(strategy, DDPStrategy) and not strategy._ddp_kwargs.get(

@@ -26,7 +26,9 @@ from osteofusion.models import (
     balanced_class_weights,
     build_loss,
 )
+from osteofusion.training.carrying import Carried, carry_over
 from osteofusion.training.datamodule import Arm, Batch, RadiographDataModule
+from osteofusion.training.features import FrozenFeatures
 
 
 class FusionModule(LightningModule):
@@ -38,6 +40,7 @@ class FusionModule(LightningModule):
         class_names: Classes in order of falling bone density.
         clinical: Schema and frozen preprocessing of the clinical features, plain values.
         class_counts: Training rows of each class as they are sampled.
+        row_counts: Training rows of each class as they are; default: `class_counts`.
         arm: ``fused``, ``image`` or ``tabular``.
         backbone: A timm model name.
         pretrained: ``true`` for published weights, ``false``, or a local weights file.
@@ -48,9 +51,14 @@ class FusionModule(LightningModule):
         fusion: ``concat``, ``gated``, ``film``, ``daft``, ``cross_attention``, ``late`` or
             ``residual_late``.
         fusion_options: Further arguments of the fusion.
-        head: ``softmax``, ``sigmoid`` (two classes), or ``corn`` or ``proportional_odds`` for
-            ordered classes.
-        regression_start: Start the clinical side as penalised regression on the training rows.
+        head: ``proportional_odds``, since the classes are ordered (for two it is logistic), or
+            ``softmax``, ``sigmoid`` (two classes) or ``corn``.
+        regression_start: Start the clinical side as penalised regression on the training rows. It
+            then stays, and everything else learns what it leaves over.
+        correction_sd: Prior deviation, in logits, of what is added to the regression: by the
+            clinical encoder (tabular arm, ``late`` and ``residual_late``) and by the image
+            (``residual_late``). The penalty is divided by the number of rows, so that it fades as
+            they become more; other fusions mix both modalities and have none.
         loss: ``cross_entropy`` or ``focal``.
         focal_gamma: Focusing exponent of the focal loss.
         focal_alpha: Balance factor of the focal loss: of the positive class, or one a class.
@@ -59,10 +67,15 @@ class FusionModule(LightningModule):
         t_score_weight: Weight of the T-score's likelihood, trained beside the classes; 0 for none.
         modality_dropout: Share of training rows from which each modality is withheld, so that the
             fused model also works with one of them.
-        class_weights: ``auto`` (inverse of the sampled frequency), null, or one weight a class.
+        class_weights: ``auto`` (inverse of the sampled frequency, so 1 beside a balanced sampler),
+            ``balanced`` (inverse of the rows' frequency, whatever the sampler does), null, or one
+            weight a class.
         optimizer: ``adamw`` or ``adam``.
         learning_rate: Of everything but the backbone.
         backbone_learning_rate: Of the backbone.
+        start_from: Checkpoint of a run on another task; its encoders and fusion are carried over.
+        frozen_backbone: Never train the image encoder. Its features of each radiograph are then
+            computed once and kept, unless ``data.augmentation`` changes the radiographs.
         weight_decay: Of all weight matrices.
         dropout: Before the fused head.
     """
@@ -72,6 +85,7 @@ class FusionModule(LightningModule):
         class_names: list[str],
         clinical: dict[str, Any],
         class_counts: list[float],
+        row_counts: list[float] | None = None,
         arm: Arm = "fused",
         backbone: str = "tf_efficientnet_lite0",
         pretrained: bool | str = True,
@@ -81,8 +95,9 @@ class FusionModule(LightningModule):
         clinical_options: dict[str, Any] | None = None,
         fusion: str = "concat",
         fusion_options: dict[str, Any] | None = None,
-        head: str = "softmax",
+        head: str = "proportional_odds",
         regression_start: bool = True,
+        correction_sd: float = 0.1,
         loss: Literal["cross_entropy", "focal"] = "cross_entropy",
         focal_gamma: float = 2.0,
         focal_alpha: float | list[float] | None = None,
@@ -90,16 +105,19 @@ class FusionModule(LightningModule):
         auxiliary_weight: float = 0.0,
         t_score_weight: float = 0.0,
         modality_dropout: float = 0.0,
-        class_weights: Literal["auto"] | list[float] | None = "auto",
+        class_weights: Literal["auto", "balanced"] | list[float] | None = "auto",
         optimizer: Literal["adamw", "adam"] = "adamw",
         learning_rate: float = 1e-3,
         backbone_learning_rate: float = 3e-4,
+        start_from: str | None = None,
+        frozen_backbone: bool = False,
         weight_decay: float = 1e-2,
         dropout: float = 0.2,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
         for name, rate in (
+            ("correction_sd", correction_sd),
             ("learning_rate", learning_rate),
             ("backbone_learning_rate", backbone_learning_rate),
         ):
@@ -121,6 +139,8 @@ class FusionModule(LightningModule):
         weights: list[float] | None = None
         if class_weights == "auto":
             weights = balanced_class_weights(class_counts)
+        elif class_weights == "balanced":
+            weights = balanced_class_weights(row_counts or class_counts)
         elif class_weights is not None:
             weights = class_weights
             if len(weights) != len(class_names):
@@ -148,6 +168,10 @@ class FusionModule(LightningModule):
             self.criterion = build_loss(loss, weights, label_smoothing=label_smoothing, **focal)
         except (TypeError, ValueError) as error:  # of an option of a part
             raise ConfigError(f"model: {error}.") from error
+        if frozen_backbone and self.model.image_encoder is not None:
+            self.model.image_encoder.freeze()
+        self._features: FrozenFeatures | None = None
+        self.carried: Carried | None = None
         # A one-channel input does not say which layout it has, so the weights must.
         self.model.to(memory_format=torch.channels_last)
         classes = len(class_names)
@@ -188,30 +212,79 @@ class FusionModule(LightningModule):
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits (B, C) of a batch."""
-        logits: Tensor = self.model(batch.get("image"), batch["clinical"], batch["present"])
-        return logits
+        return self._outputs(batch).logits
+
+    def setup(self, stage: str) -> None:
+        """Keep away what another module's backbone made of the radiographs."""
+        data = getattr(self.trainer, "datamodule", None)
+        if isinstance(data, RadiographDataModule) and data.features is not self._features:
+            data.features = None
+        if stage == "fit" and self._regresses(data):
+            self.model.keep_regression()
 
     def on_fit_start(self) -> None:
         """Start where regression on the clinical values ends; warn of a double correction."""
         h, data = self.hparams, getattr(self.trainer, "datamodule", None)
         if not isinstance(data, RadiographDataModule):
             return
-        if data.hparams["balanced_sampler"] and h["class_weights"] == "auto":
-            rank_zero_warn(
-                "data.balanced_sampler already evens out the classes, so model.class_weights=auto "
-                "are all 1; set one of them, not both."
-            )
+        self._tell_corrections(data)
         if h["t_score_weight"] and np.isnan(data.t_scores(data.side("train"))).all():
             raise ConfigError(
                 f"model.t_score_weight is {h['t_score_weight']} and no training row has a T-score; "
                 "name its column under label.t_score in the manifest."
             )
         # A resumed run has its weights already.
-        if self.trainer.ckpt_path is None and h["arm"] != "image" and h["regression_start"]:
+        if self.trainer.ckpt_path is None and h["start_from"] is not None:
+            self.carried = carry_over(self, data)
+        self._encode_once(data)
+        if self.trainer.ckpt_path is None and self._regresses(data):
             rows = data.side("train")
             clinical = torch.tensor(data.schema.encode(rows), device=self.device)
             target = torch.tensor(data.codes(rows), device=self.device)
             self.model.start_from_regression(clinical, target, self.class_weights)
+
+    def _tell_corrections(self, data: RadiographDataModule) -> None:
+        """Say when the imbalance of the classes is corrected twice, or only seems to be."""
+        h, sampler = self.hparams, data.hparams["balanced_sampler"]
+        if sampler and h["class_weights"] == "auto":
+            rank_zero_warn(
+                "data.balanced_sampler already evens out the classes, so model.class_weights=auto "
+                "are all 1; set one of them, not both."
+            )
+        alpha, two = h["focal_alpha"], len(h["class_names"]) == 2
+        # One factor for all of three classes scales the loss and evens out nothing.
+        factors = alpha if isinstance(alpha, list) else [1 - alpha, alpha] if alpha and two else []
+        acting = {
+            "data.balanced_sampler": sampler,
+            "model.class_weights": self.class_weights is not None
+            and len(set(self.class_weights)) > 1,
+            "model.focal_alpha": len(set(factors)) > 1,
+        }
+        twice = [name for name, acts in acting.items() if acts]
+        if len(twice) > 1:
+            rank_zero_warn(
+                f"The imbalance of the classes is corrected {len(twice)} times, by "
+                f"{' and '.join(twice)}: as asked, but probabilities will be far from the "
+                "frequencies; read ranks (AUROC), or calibrated probabilities."
+            )
+
+    def _regresses(self, data: Any) -> bool:
+        h = self.hparams
+        ours = isinstance(data, RadiographDataModule)
+        return bool(ours and h["regression_start"] and h["arm"] != "image")
+
+    def _encode_once(self, data: RadiographDataModule) -> None:
+        encoder = self.model.image_encoder
+        if encoder is None or not self.hparams["frozen_backbone"]:
+            return
+        if data.augmentation is not None:
+            rank_zero_warn(
+                "data.augmentation changes the radiographs at every step, so the frozen backbone "
+                "runs at every step; with --data.augmentation null it runs once a radiograph."
+            )
+            return
+        data.use_frozen(encoder, pooled=self.model.fusion.image_input != "map")
+        self._features = data.features
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Pixels to [0, 1] on the device: bytes travel, floats do not."""
@@ -244,6 +317,8 @@ class FusionModule(LightningModule):
         depth = {id(p): len(stages) - 1 - i for i, stage in enumerate(stages) for p in stage}
         groups: dict[tuple[bool, int, bool], list[torch.nn.Parameter]] = {}
         for parameter in self.model.parameters():
+            if not parameter.requires_grad:
+                continue
             in_backbone = id(parameter) in depth
             key = (in_backbone, depth.get(id(parameter), 0), parameter.ndim > 1)
             groups.setdefault(key, []).append(parameter)
@@ -266,8 +341,13 @@ class FusionModule(LightningModule):
         checkpoint["hyper_parameters"] = {**checkpoint["hyper_parameters"], "pretrained": False}
         checkpoint["pretrained"] = source
 
+    def _outputs(self, batch: Batch) -> Outputs:
+        return self.model.outputs(
+            batch.get("image"), batch["clinical"], batch["present"], batch.get("image_features")
+        )
+
     def _step(self, batch: Batch, stage: str, metrics: MetricCollection) -> Tensor:
-        outputs = self.model.outputs(batch.get("image"), batch["clinical"], batch["present"])
+        outputs = self._outputs(batch)
         logits, label = outputs.logits, batch["label"]
         loss: Tensor = self.criterion(logits, label)
         if self.training:
@@ -288,6 +368,9 @@ class FusionModule(LightningModule):
     def _beside(self, outputs: Outputs, batch: Batch) -> Tensor:
         """Losses that help training and do not count when models are compared."""
         h, total = self.hparams, outputs.logits.new_zeros(())
+        if h["regression_start"]:
+            rows = sum(h["class_counts"])
+            total = total + self.model.correction_penalty() / (h["correction_sd"] ** 2 * rows)
         if h["auxiliary_weight"]:
             own = auxiliary_loss(outputs, batch["label"], self.criterion)
             total = total + h["auxiliary_weight"] * own

@@ -49,7 +49,7 @@ def known_options(arguments: Sequence[str]) -> KnownOptions:
     except argparse.ArgumentError as error:
         raise ConfigError(f"{error}.") from None
     for path in reversed(given["config"]):
-        content = _read_config(Path(path))
+        content = read_config(Path(path))
         for flag in flags:
             if given[flag] is None:
                 given[flag] = _look_up(content, flag)
@@ -149,7 +149,12 @@ def _look_up(content: dict[str, Any], flag: str) -> Any:
     return inner.get(name) if isinstance(inner, dict) else None
 
 
-def _read_config(path: Path) -> dict[str, Any]:
+def read_config(path: Path) -> dict[str, Any]:
+    """Content of a config.
+
+    Raises:
+        ConfigError: it is no YAML.
+    """
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,45 +14,52 @@ from rich.console import Console
 from torch import Tensor
 
 from osteofusion.errors import OsteofusionError
-from osteofusion.evaluation import (
-    BaselineRows,
-    Combine,
-    Evaluation,
-    add_arms,
-    combine_subjects,
-    draw_sheet,
-    evaluate,
-    fit_baselines,
-    render_table,
-    save_figure,
-)
+from osteofusion.evaluation import Combine, Evaluation, draw_sheet, save_figure
 from osteofusion.files import atomic_path
-from osteofusion.models import ClinicalPreprocessing
 from osteofusion.training.datamodule import Batch, RadiographDataModule
 from osteofusion.training.module import FusionModule
 from osteofusion.training.run import write_json
+from osteofusion.training.scoring import READINGS, Scored, print_scored, score_test_side
 
-SYNTHETIC = "synthetic demo data"
 COLUMNS = ("subject_id", "image", "group", "site", "region", "split", "fold", "repeat")
+_NUMBERS = ("group", "fold", "repeat", "seed")
+_DRAWN_BASELINES = ("majority", "age", "logistic_regression")
 
 
 class PredictionWriter(Callback):
     """Writes one prediction a radiograph to `folder`, and scores the test side.
 
     Under several processes the rows are gathered, the copies that a sampler adds to even out the
-    processes are dropped, and the first process writes.
+    processes are dropped, and the first process writes. Other callbacks may add arms, in their
+    ``on_test_epoch_end``: everything is written once all have.
 
     Args:
         folder: The run folder.
         combine: How the figures take several radiographs of a subject together; None counts each
             radiograph.
+        score: Whether to score the test side; else predictions are all that is written.
+
+    Attributes:
+        further: Predictions of further arms, with the columns of `predictions.csv`.
+        notes: What a reader should know of them.
     """
 
-    def __init__(self, folder: Path, combine: Combine | None = "mean") -> None:
+    def __init__(
+        self, folder: Path, combine: Combine | None = "mean", *, score: bool = True
+    ) -> None:
         self.folder = folder
         self.combine = combine
-        self.evaluation: Evaluation | None = None
+        self.score = score
+        self.further: list[pd.DataFrame] = []
+        self.notes: list[str] = []
+        self.scored: Scored | None = None
+        self._predictions: pd.DataFrame | None = None
         self._collected: list[tuple[Tensor, Tensor]] = []
+
+    @property
+    def evaluation(self) -> Evaluation | None:
+        """All arms of the test side, in the first process, once it is scored."""
+        return None if self.scored is None else self.scored.evaluation
 
     def on_test_batch_end(
         self,
@@ -68,139 +76,140 @@ class PredictionWriter(Callback):
     on_predict_batch_end = on_test_batch_end
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write `predictions.csv`, `metrics.json` and the figure sheet."""
-        predictions = self._write(trainer, pl_module)
-        if predictions is None:
+        """Bring the rows of all processes together."""
+        module, data = parts_of(trainer, pl_module)
+        index, probability = gather(trainer, self._collected)
+        self._collected.clear()
+        if trainer.is_global_zero:
+            arm = module.hparams["arm"]
+            self._predictions = predictions_table(data, index, probability, arm)
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write `predictions.csv`, `baselines.csv`, `metrics.json` and the figure sheet."""
+        if self._predictions is None:
             return
-        module, data = _parts(trainer, pl_module)
-        self.evaluation, table = evaluate_test_side(module, data, predictions, self.combine)
-        synthetic = data.cohort.manifest.synthetic
+        table = pd.concat([self._predictions, *self.further])
+        self.further.clear()
+        write_predictions(table, self.folder / "predictions.csv")
+        if not self.score:
+            return
+        module, data = parts_of(trainer, pl_module)
+        self.scored = score_test_side(module, data, table, self.combine, self.notes)
+        self._write_scores(module, data, self.scored)
+
+    def on_predict_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write `predictions.csv`."""
+        self.on_test_epoch_end(trainer, pl_module)
+        if self._predictions is not None:
+            write_predictions(self._predictions, self.folder / "predictions.csv")
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Print the tables, or where the predictions are; a bar would be drawn into it earlier."""
+        if stage == "predict" and trainer.is_global_zero:
+            print(f"Predictions: {self.folder / 'predictions.csv'}")
+        if stage != "test" or self.scored is None:
+            return
+        manifest = parts_of(trainer, pl_module)[1].cohort.manifest
+        console = Console()
+        print_scored(console, self.scored)
+        if manifest.synthetic_what:
+            console.print(f"These figures are from {manifest.synthetic_what}.", style="bold red")
+        if manifest.synthetic:
+            print("On real data:  --data.manifest mendeley --data.root DIR")
+        console.print(f"Source: {manifest.citation}", style="dim")
+        print(f"Run folder: {self.folder.resolve()}")  # whole, so that it can be copied
+
+    def _write_scores(
+        self, module: FusionModule, data: RadiographDataModule, scored: Scored
+    ) -> None:
+        write_predictions(scored.baselines, self.folder / "baselines.csv")
+        manifest = data.cohort.manifest
         write_json(
             self.folder / "metrics.json",
             {
                 "data": {
-                    "manifest": data.cohort.manifest.name,
-                    "citation": data.cohort.manifest.citation,
-                    "synthetic": synthetic,
+                    "manifest": manifest.name,
+                    "citation": manifest.citation,
+                    "synthetic": bool(manifest.synthetic_what),
                 },
                 "task": data.hparams["task"],
                 "calibration": "none: p_<class> equals raw_<class>",
-                **self.evaluation.to_dict(),
+                **scored.evaluation.to_dict(),
             },
         )
+        left_out = {*READINGS, *scored.baseline_arms} - {*_DRAWN_BASELINES}
         sheet = draw_sheet(
-            table,
+            scored.table[~scored.table["arm"].isin(left_out)],
             data.class_names,
             arm=module.hparams["arm"],
-            stamp=SYNTHETIC if synthetic else None,
+            stamp=manifest.synthetic_what or None,
         )
         save_figure(sheet, self.folder / "test.png")
 
-    def on_predict_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write `predictions.csv`."""
-        self._write(trainer, pl_module)
 
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Print the table, or where the predictions are; a bar would be drawn into it earlier."""
-        if stage == "predict" and trainer.is_global_zero:
-            print(f"Predictions: {self.folder / 'predictions.csv'}")
-        if stage != "test" or self.evaluation is None:
-            return
-        manifest = _parts(trainer, pl_module)[1].cohort.manifest
-        console = Console()
-        console.print(render_table(self.evaluation))
-        if manifest.synthetic:
-            console.print(
-                "These figures are from SYNTHETIC DEMO DATA. On real data:", style="bold red"
-            )
-            print("  --data.manifest mendeley --data.root DIR")
-        console.print(f"Source: {manifest.citation}", style="dim")
-        print(f"Run folder: {self.folder.resolve()}")  # whole, so that it can be copied
-
-    def _write(self, trainer: Trainer, pl_module: LightningModule) -> pd.DataFrame | None:
-        index = torch.cat([index for index, _ in self._collected])
-        probability = torch.cat([probability for _, probability in self._collected])
-        self._collected.clear()
-        if trainer.world_size > 1:
-            gathered: list[Any] = [None] * trainer.world_size
-            torch.distributed.all_gather_object(gathered, (index, probability))
-            index = torch.cat([part[0] for part in gathered])
-            probability = torch.cat([part[1] for part in gathered])
-        if not trainer.is_global_zero:
-            return None
-        module, data = _parts(trainer, pl_module)
-        kept = np.unique(index.numpy(), return_index=True)[1]
-        values = probability.numpy().astype(np.float64)[kept]
-        if not np.isfinite(values).all():
-            raise OsteofusionError(
-                "The model's probabilities are not finite, so its training has diverged; lower "
-                "model.learning_rate and model.backbone_learning_rate."
-            )
-        values /= values.sum(axis=1, keepdims=True)  # float32 sums miss 1 by its rounding
-        rows = data.rows.loc[index.numpy()[kept]]
-        predictions = rows[list(COLUMNS)].assign(
-            arm=module.hparams["arm"], seed=data.seed, label=rows["label"]
-        )
-        for kind in ("p", "raw"):
-            for code, name in enumerate(data.class_names):
-                predictions[f"{kind}_{name}"] = values[:, code]
-        with atomic_path(self.folder / "predictions.csv") as temporary:
-            predictions.to_csv(temporary, index=False)
-        return predictions
+def gather(trainer: Trainer, parts: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Row numbers (n,) and values (n, ...) of all processes, each row once, in their order."""
+    index = torch.cat([index for index, _ in parts])
+    values = torch.cat([values for _, values in parts])
+    if trainer.world_size > 1:
+        gathered: list[Any] = [None] * trainer.world_size
+        torch.distributed.all_gather_object(gathered, (index, values))
+        index = torch.cat([part[0] for part in gathered])
+        values = torch.cat([part[1] for part in gathered])
+    kept = torch.from_numpy(np.unique(index.numpy(), return_index=True)[1])
+    return index[kept], values[kept]
 
 
-def evaluate_test_side(
-    module: FusionModule,
-    data: RadiographDataModule,
-    predictions: pd.DataFrame,
-    combine: Combine | None = "mean",
-) -> tuple[Evaluation, pd.DataFrame]:
-    """Score the test rows of a predictions table beside the baselines on the same rows.
-
-    The baselines are fitted on the training rows alone; a cohort without training rows (an
-    external test set) has none.
+def predictions_table(
+    data: RadiographDataModule, index: Tensor, probability: Tensor, arm: str
+) -> pd.DataFrame:
+    """The rows of `predictions.csv` of one arm, with the index of ``data.rows``.
 
     Args:
-        module: The trained module.
-        data: Its data.
-        predictions: As written to `predictions.csv`, one row a radiograph.
-        combine: How several radiographs of a subject are taken together.
+        data: The data.
+        index: (n,) rows.
+        probability: (n, C).
+        arm: Name of the arm.
 
-    Returns:
-        The evaluation, and the table of all arms on the test rows or subjects.
+    Raises:
+        OsteofusionError: a probability is not finite.
     """
-    test = predictions[predictions["split"] == "test"]
-    train_rows, test_rows = data.side("train"), data.rows.loc[test.index]
-    notes: list[str] = []
-    if not train_rows.empty:
-        fitted = fit_baselines(
-            _facts(module, data, train_rows), _facts(module, data, test_rows), data.class_names
+    values = probability.numpy().astype(np.float64)
+    if not np.isfinite(values).all():
+        raise OsteofusionError(
+            "The model's probabilities are not finite, so its training has diverged; lower "
+            "model.learning_rate and model.backbone_learning_rate."
         )
-        test = add_arms(test, fitted.probabilities, data.class_names)
-        notes += [f"{name}: {reason}" for name, reason in fitted.skipped.items()]
-    else:
-        notes.append("baselines: the cohort has no training rows to fit them on")
-    radiographs = len(test_rows)
-    if combine is not None and test_rows["subject_id"].duplicated().any():
-        test = combine_subjects(test, data.class_names, combine)
-        subjects = len(test) // test["arm"].nunique()
-        what = "mean of the" if combine == "mean" else "worst of the"
-        notes.append(f"{radiographs} radiographs count as {subjects} subjects: {what} predictions")
-    return evaluate(test, data.class_names, notes=notes), test
+    values /= values.sum(axis=1, keepdims=True)  # float32 sums miss 1 by its rounding
+    rows = data.rows.loc[index.numpy()]
+    table = rows[list(COLUMNS)].assign(arm=arm, seed=data.seed, label=rows["label"])
+    for kind in ("p", "raw"):
+        for code, name in enumerate(data.class_names):
+            table[f"{kind}_{name}"] = values[:, code]
+    return table
 
 
-def _facts(module: FusionModule, data: RadiographDataModule, rows: pd.DataFrame) -> BaselineRows:
-    design = data.schema.encode(rows)
-    if design.shape[1]:
-        encoder = ClinicalPreprocessing(module.hparams["clinical"]["preprocessing"])
-        design = encoder(torch.from_numpy(design)).numpy()
-    age = rows["age"].to_numpy(dtype=np.float64) if "age" in rows else None
-    return BaselineRows(design=design, y=data.codes(rows), age=age)
+def write_predictions(table: pd.DataFrame, path: Path) -> None:
+    """Write predictions as CSV."""
+    with atomic_path(path) as temporary:
+        table.to_csv(temporary, index=False)
 
 
-def _parts(
+def read_predictions(path: Path) -> pd.DataFrame:
+    """Read predictions back; text stays as it is: a subject may be called 007 or NA."""
+    table = pd.read_csv(path, dtype=str, keep_default_na=False, float_precision="round_trip")
+    probabilities = [name for name in table.columns.astype(str) if name.startswith(("p_", "raw_"))]
+    return table.astype(dict.fromkeys(_NUMBERS, int) | dict.fromkeys(probabilities, float))
+
+
+def parts_of(
     trainer: Trainer, pl_module: LightningModule
 ) -> tuple[FusionModule, RadiographDataModule]:
+    """Our module and data module.
+
+    Raises:
+        TypeError: they are others.
+    """
     data = getattr(trainer, "datamodule", None)
     if not isinstance(pl_module, FusionModule) or not isinstance(data, RadiographDataModule):
         raise TypeError("PredictionWriter needs a FusionModule and a RadiographDataModule")

@@ -108,7 +108,7 @@ def environment(cohort: Cohort, digest: str, weights: str | None) -> dict[str, A
         "data": {
             "manifest": cohort.manifest.name,
             "citation": cohort.manifest.citation,
-            "synthetic": cohort.manifest.synthetic,
+            "synthetic": bool(cohort.manifest.synthetic_what),
             "radiographs": len(cohort.table),
             "sha256": digest,
         },

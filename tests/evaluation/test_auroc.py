@@ -2,15 +2,17 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import norm
 from sklearn.metrics import roc_auc_score
 
 from osteofusion.evaluation.auroc import (
     Z95,
-    auroc_difference,
     auroc_interval,
     clustered_auroc,
+    mean_auroc,
     newcombe_interval,
 )
+from osteofusion.evaluation.paired_auroc import auroc_difference, mean_auroc_difference
 
 # Albumin, total protein, K-G score and outcome of 43 ovarian cancer patients: DeLong, DeLong and
 # Clarke-Pearson 1988, as printed with SAS/STAT's PROC LOGISTIC ("Comparing Receiver Operating
@@ -183,3 +185,60 @@ def test_pairing_narrows_the_difference():
     near = auroc_difference(positive, first, first + 0.1 * rng.normal(size=120), np.arange(120))
     far = auroc_difference(positive, first, rng.normal(size=120) + positive, np.arange(120))
     assert near.high - near.low < 0.5 * (far.high - far.low)
+
+
+def delong(positive, *scores):
+    """DeLong 1988 as written: areas and their covariance from the matrix of all pairs."""
+    v10, v01, areas = [], [], []
+    for values in scores:
+        x, y = values[positive], values[~positive]
+        kernel = (x[:, None] > y) + 0.5 * (x[:, None] == y)
+        v10.append(kernel.mean(axis=1))
+        v01.append(kernel.mean(axis=0))
+        areas.append(kernel.mean())
+    covariance = np.cov(v10) / positive.sum() + np.cov(v01) / (~positive).sum()
+    return np.array(areas), covariance
+
+
+def test_p_value_of_many_rows_is_delongs():
+    rng = np.random.default_rng(8)
+    positive = np.arange(2000) < 700
+    first = np.round(rng.normal(size=2000) + positive, 1)
+    second = first + 0.25 * rng.normal(size=2000)
+    areas, covariance = delong(positive, first, second)
+    error = np.sqrt(covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1])
+    one, two = (clustered_auroc(positive, each, np.arange(2000)) for each in (first, second))
+    found, p = mean_auroc_difference([one], [two], 2000)
+    assert found.value == pytest.approx(areas[0] - areas[1])
+    assert (found.high - found.low) / 2 == pytest.approx(Z95 * error, rel=0.01)
+    expected = 2 * norm.sf(abs(areas[0] - areas[1]) / error)
+    assert 1e-4 < expected < 0.1
+    assert p == pytest.approx(expected, rel=0.1)
+
+
+def test_folds_of_one_repeat_add_their_delong_variances():
+    rng = np.random.default_rng(9)
+    positive, fold = rng.random(150) < 0.4, np.arange(150) % 3
+    scores = rng.normal(size=150) + positive
+    folds = [
+        clustered_auroc(positive[fold == k], scores[fold == k], np.flatnonzero(fold == k), 150)
+        for k in range(3)
+    ]
+    mean = mean_auroc(folds, (positive.sum(), (~positive).sum()))
+    parts = [delong(positive[fold == k], *[scores[fold == k]] * 2) for k in range(3)]
+    assert mean.value == pytest.approx(np.mean([areas[0] for areas, _ in parts]))
+    assert mean.variance == pytest.approx(sum(c[0, 0] for _, c in parts) / 9)
+
+
+def test_macro_difference_of_one_class_thrice_is_that_of_the_class():
+    rng = np.random.default_rng(10)
+    positive = rng.random(90) < 0.3
+    one, two = (
+        clustered_auroc(positive, rng.normal(size=90) + positive, np.arange(90)) for _ in range(2)
+    )
+    single, p = mean_auroc_difference([one], [two], 90)
+    thrice, same = mean_auroc_difference([one] * 3, [two] * 3, 90)
+    assert (thrice.value, thrice.low, thrice.high) == pytest.approx(
+        (single.value, single.low, single.high)
+    )
+    assert same == pytest.approx(p)

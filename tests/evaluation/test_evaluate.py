@@ -107,6 +107,26 @@ def test_one_class_on_the_test_side_is_said_and_not_nan():
     assert "Only 0 normal radiographs on this side: no arm can be told from another" in text
 
 
+def test_split_groups_without_spread_give_no_calibration_interval():
+    labels, group = np.tile([0, 1], 4), np.repeat(np.arange(4), 2)
+    p = np.tile([0.5, 0.5], (8, 1))
+    found = evaluate(table(labels, p, BINARY, groups=group), BINARY, resamples=50)
+    intercept = found.arms["fused"].metrics["calibration_intercept"]
+    assert intercept.value == pytest.approx(0)
+    assert intercept.low is None
+    assert "no spread" in intercept.reason
+
+
+@pytest.mark.parametrize("classes", [BINARY, THREE])
+def test_report_has_no_number_where_a_class_is_not_called(classes):
+    report = evaluate(arms_table(classes), classes, resamples=20).arms["majority"].report
+    assert list(report) == [*classes, "accuracy", "macro avg", "weighted avg"]
+    assert report[classes[0]]["precision"] is None
+    assert report[classes[0]]["recall"] == 0
+    assert report[classes[1]]["recall"] == 1
+    assert sum(report[name]["support"] for name in classes) == 90
+
+
 def test_two_rows():
     labels = np.array([0, 1])
     p = np.array([[0.8, 0.2], [0.3, 0.7]])
@@ -154,11 +174,16 @@ BROKEN = {
     "no column 'label'": lambda t: t.drop(columns="label"),
     "no rows": lambda t: t.iloc[:0],
     "mixes values of 'split'": lambda t: t.assign(split=["train", "test"] * (len(t) // 2)),
-    "mixes values of 'fold'": lambda t: t.assign(fold=[0, 1] * (len(t) // 2)),
+    "mixes values of 'variant'": lambda t: t.assign(variant=["a", "b"] * (len(t) // 2)),
+    "'noise' was not asked .* lacks 90 of them in 1 of 2 test folds, .* in fold 0 of repeat 0": (
+        lambda t: t.assign(fold=(t["arm"] == "noise").astype(int))
+    ),
     "label that is not one of": lambda t: t.assign(label="osteopenia"),
     "not probabilities with sum 1": lambda t: t.assign(p_normal=t["p_normal"].mask(t.index == 3)),
     "more than once": lambda t: pd.concat([t, t.iloc[:1]]),
-    "same radiographs as 'fused' .89 and 90 rows": lambda t: t.drop(index=len(t) - 1),
+    "same radiographs as 'fused': it lacks 1 of them, the first being image 'S89.jpg'": lambda t: (
+        t.drop(index=len(t) - 1)
+    ),
     "different labels or groups": lambda t: t.assign(group=range(len(t))),
     "column 'group'.* is empty in 270 rows": lambda t: t.assign(group=None),
 }

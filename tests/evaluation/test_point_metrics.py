@@ -9,8 +9,8 @@ from osteofusion.evaluation.metrics import (
     decide,
     metric_names,
     metric_values,
-    point_metrics,
 )
+from osteofusion.evaluation.points import point_metrics
 
 seeds = st.integers(0, 2**32 - 1)
 
@@ -71,11 +71,18 @@ def test_three_class_metrics_agree_with_scikit_learn(seed, n, decimals):
         "quadratic_kappa": sk.cohen_kappa_score(labels, called, weights="quadratic"),
         "brier": ((p - one_hot) ** 2).sum(axis=1).mean(),
     }
+    for code, name in enumerate(THREE):
+        expected[f"auprc_{name}"] = sk.average_precision_score(one_hot[:, code], p[:, code])
+    low, p_low = labels > 0, p[:, 1] + p[:, 2]
+    of_low = point_metrics(low.astype(int), np.column_stack([p[:, 0], p_low]), BINARY)
+    for name in ("sensitivity", "specificity", "ppv", "npv"):
+        expected[f"low_bmd_{name}"] = of_low[name].value
+    for name in ("calibration_intercept", "calibration_slope", "ece"):
+        expected[name] = of_low[name].value
     points = point_metrics(labels, p, THREE)
     assert list(points) == list(metric_names(THREE))
-    assert {name: point.value for name, point in points.items()} == pytest.approx(
-        expected, abs=1e-9
-    )
+    found = {name: point.value for name, point in points.items()}
+    assert found == pytest.approx(expected, abs=1e-9)
 
 
 @settings(max_examples=30, deadline=None)
@@ -132,7 +139,9 @@ def test_a_class_that_is_never_called_has_no_predictive_value():
 
 def test_two_rows():
     points = point_metrics(np.array([0, 1]), np.array([[0.9, 0.1], [0.2, 0.8]]), BINARY)
-    perfect = set(points) - {"brier", "ece"}
+    assert points["calibration_slope"].value is None
+    assert "separate" in points["calibration_slope"].reason
+    perfect = set(points) - {"brier", "ece", "calibration_intercept", "calibration_slope"}
     assert all(points[name].value == 1 for name in perfect)
 
 

@@ -8,7 +8,8 @@ import torch
 
 from osteofusion.data.transforms import Augmentation
 from osteofusion.errors import ConfigError, OsteofusionError
-from osteofusion.training.datamodule import FROZEN, RadiographDataModule
+from osteofusion.training.datamodule import RadiographDataModule
+from osteofusion.training.trained import FROZEN
 
 
 @pytest.fixture
@@ -148,9 +149,9 @@ def test_two_processes_may_draw_the_demo_at_once(monkeypatch, tmp_path):
 
     draw = demo.write_demo
 
-    def overtaken(root):
-        draw(root, subjects=40)
-        return draw(root, subjects=40)
+    def overtaken(root, region):
+        draw(root, subjects=40, region=region)
+        return draw(root, subjects=40, region=region)
 
     monkeypatch.setenv("OSTEOFUSION_CACHE", str(tmp_path))
     monkeypatch.setattr(demo, "write_demo", overtaken)

@@ -20,15 +20,15 @@ from osteofusion.data.page.classes import COLOURS, classes, words
 from osteofusion.data.page.missing import applies
 
 MAP_COLOURS = {"missing": "#D55E00", "not_meant": "#999999", "known": "#0072B2"}
-_INK = "#010203"  # stands for the text colour of the page, light or dark
-_STYLE: Any = {  # matplotlib types the keys one by one
+INK = "#010203"  # stands for the text colour of the page, light or dark
+STYLE: Any = {  # matplotlib types the keys one by one
     "font.size": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "svg.fonttype": "none",
     "text.parse_math": False,  # a column may be called "cost in $"
-    **dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor"), _INK),
-    **dict.fromkeys(("xtick.color", "ytick.color"), _INK),
+    **dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor"), INK),
+    **dict.fromkeys(("xtick.color", "ytick.color"), INK),
 }
 _BINS = 24
 _MOST_LINES = 600  # of the map, beyond which neighbours are blended: no screen shows more
@@ -53,7 +53,7 @@ def draw_missing(table: pd.DataFrame, names: list[str], manifest: Manifest) -> M
         cells[empty & among, i] = (*to_rgb(MAP_COLOURS["missing"]), 1.0)
     if len(cells) > _MOST_LINES:
         cells = np.stack([part.mean(axis=0) for part in np.array_split(cells, _MOST_LINES)])
-    with rc_context(_STYLE):
+    with rc_context(STYLE):
         figure = Figure(figsize=(max(3.5, 1.4 + 0.28 * len(names)), 5.2), layout="constrained")
         axes = figure.subplots()
         frame = (-0.5, len(names) - 0.5, len(table) - 0.5, -0.5)
@@ -64,10 +64,10 @@ def draw_missing(table: pd.DataFrame, names: list[str], manifest: Manifest) -> M
         ends = counts.cumsum()
         axes.set_yticks(ends - counts / 2 - 0.5, [f"{name}\n{n}" for name, n in counts.items()])
         for edge in ends[:-1]:
-            axes.axhline(edge - 0.5, color=_INK, linewidth=1)
+            axes.axhline(edge - 0.5, color=INK, linewidth=1)
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
-        return _svg(
+        return inline_svg(
             figure, "map", "Map of missing cells; the table below says the same in numbers."
         )
 
@@ -77,7 +77,7 @@ def draw_distribution(table: pd.DataFrame, name: str, unit: str) -> Markup:
     known = table[table[name].notna()]
     groups = [(str(label), rows[name]) for label, rows in known.groupby(classes(known))]
     edges = _edges(known[name].to_numpy(np.float64))
-    with rc_context(_STYLE):
+    with rc_context(STYLE):
         figure = Figure(figsize=(3.6, 0.5 + 0.55 * len(groups)), layout="constrained")
         axes = figure.subplots()
         for i, (label, values) in enumerate(reversed(groups)):
@@ -89,7 +89,7 @@ def draw_distribution(table: pd.DataFrame, name: str, unit: str) -> Markup:
                 fill=True,
                 color=COLOURS[label],
             )
-            axes.plot([values.median()] * 2, [i, i + 0.9], color=_INK, linewidth=1.5)
+            axes.plot([values.median()] * 2, [i, i + 0.9], color=INK, linewidth=1.5)
         axes.set_yticks(
             np.arange(len(groups)) + 0.35, [f"{label} ({len(v)})" for label, v in reversed(groups)]
         )
@@ -98,7 +98,7 @@ def draw_distribution(table: pd.DataFrame, name: str, unit: str) -> Markup:
         axes.set_xlabel(unit)
         middles = ", ".join(f"{label} {values.median():.3g}" for label, values in groups)
         said = f"Histogram of {words(name)} by class; medians: {middles} {unit}".strip()
-        return _svg(figure, f"histogram {name}", said)
+        return inline_svg(figure, f"histogram {name}", said)
 
 
 def _edges(values: np.ndarray) -> np.ndarray:
@@ -110,7 +110,8 @@ def _edges(values: np.ndarray) -> np.ndarray:
     return np.linspace(low, high if high > low else low + 1, _BINS + 1)
 
 
-def _svg(figure: Figure, name: str, description: str) -> Markup:
+def inline_svg(figure: Figure, name: str, description: str) -> Markup:
+    """A figure drawn in `STYLE`, as SVG inside a page, in the page's own ink."""
     buffer = io.StringIO()
     # The same cohort gives the same page, and no two figures share an ID.
     with rc_context({"svg.hashsalt": name}), warnings.catch_warnings():
@@ -119,7 +120,7 @@ def _svg(figure: Figure, name: str, description: str) -> Markup:
         without = {"Date": None, "Creator": None}
         figure.savefig(buffer, format="svg", transparent=True, metadata=without)
     drawing = buffer.getvalue()
-    drawing = drawing[drawing.index("<svg") :].replace(_INK, "currentColor")
+    drawing = drawing[drawing.index("<svg") :].replace(INK, "currentColor")
     drawing = re.sub(r"<metadata>.*?</metadata>", "", drawing, flags=re.DOTALL)
     drawing = re.sub(r' id="[^"]*_\d+"', "", drawing)  # names such as `axes_1`
     width = re.search(r'width="([\d.]+)pt"', drawing)

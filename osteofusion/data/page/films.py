@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -128,21 +129,24 @@ def _fact(value: object, kind: str) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def thumbnails(files: Mapping[int, Path], *, progress: bool = False) -> dict[int, Thumbnail]:
-    """A small JPEG of each file, under the file's key."""
-    drawn = in_threads(_thumbnail, list(files.values()), "Drawing thumbnails", progress)
+def thumbnails(
+    files: Mapping[int, Path], *, side: int = SIDE, progress: bool = False
+) -> dict[int, Thumbnail]:
+    """A small JPEG of each file, its longer side at most `side` pixels, under the file's key."""
+    draw = functools.partial(_thumbnail, side=side)
+    drawn = in_threads(draw, list(files.values()), "Drawing thumbnails", progress)
     return dict(zip(files, drawn, strict=True))
 
 
-def _thumbnail(path: Path) -> Thumbnail:
+def _thumbnail(path: Path, side: int) -> Thumbnail:
     try:
-        return Thumbnail(_data_uri(read_radiograph(path)))
+        return Thumbnail(_data_uri(read_radiograph(path), side))
     except RadiographError as error:
         return Thumbnail(refusal=str(error))
 
 
-def _data_uri(gray: Gray) -> str:
-    scale = SIDE / max(gray.shape)
+def _data_uri(gray: Gray, side: int) -> str:
+    scale = side / max(gray.shape)
     if scale < 1:
         size = (max(1, round(gray.shape[1] * scale)), max(1, round(gray.shape[0] * scale)))
         gray = cast("Gray", cv2.resize(gray, size, interpolation=cv2.INTER_AREA))

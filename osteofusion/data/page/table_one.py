@@ -58,7 +58,9 @@ def shown_columns(table: pd.DataFrame, manifest: Manifest) -> dict[str, Column]:
     return dict(sorted(found.items(), key=lambda item: item[1].role == "outcome"))
 
 
-def table_one(table: pd.DataFrame, manifest: Manifest) -> list[Variable]:
+def table_one(
+    table: pd.DataFrame, manifest: Manifest, by: pd.Series | None = None
+) -> list[Variable]:
     """Summarise every clinical column over all subjects and by class.
 
     Numbers: median [quartiles] and mean (SD), rounded to two digits of the SD (Cole, Arch Dis
@@ -68,8 +70,10 @@ def table_one(table: pd.DataFrame, manifest: Manifest) -> list[Variable]:
     Args:
         table: One row a subject.
         manifest: What the columns mean.
+        by: Category of each row, such as its side of a split; default: its class.
     """
-    groups = [table, *(rows for _, rows in table.groupby(classes(table), observed=True))]
+    kinds = classes(table) if by is None else by
+    groups = [table, *(rows for _, rows in table.groupby(kinds, observed=True))]
     return [
         Variable(
             name=words(name),

@@ -39,6 +39,10 @@ class Fusion(nn.Module, ABC):
         """Return the factor, (B, 1) or (B, ``out_dim``), of scores added by a clinical model."""
         return present[:, CLINICAL, None].float()
 
+    def corrections(self) -> list[Tensor]:
+        """Return weights (``out_dim``, D) of scores that are added to a clinical model's."""
+        return []
+
 
 class MissingToken(nn.Module):
     """A learned stand-in for the features of an absent modality.

@@ -13,6 +13,11 @@ class ScoreFusion(Fusion):
 
     clinical_head: nn.Sequential
 
+    def corrections(self) -> list[Tensor]:
+        """Return the weights of the scores that the clinical encoder adds."""
+        weight: Tensor = self.clinical_head[-1].weight  # type: ignore[assignment]
+        return [weight]
+
 
 class LateFusion(ScoreFusion):
     """One head per modality, and a weighted mean of their scores.
@@ -95,6 +100,11 @@ class ResidualLateFusion(ScoreFusion):
         correction: Tensor = self.correction(_blank(image, here)) * self.shrinkage.tanh()
         scores: Tensor = self.clinical_head(self.clinical(image, clinical, present))
         return scores + correction * here[:, None]
+
+    def corrections(self) -> list[Tensor]:
+        """Return the weights of the scores that the clinical encoder and the image add."""
+        weight: Tensor = self.correction[-1].weight  # type: ignore[assignment]
+        return [*super().corrections(), weight * self.shrinkage.tanh()[:, None]]
 
 
 def _blank(features: Tensor, here: Tensor) -> Tensor:

@@ -1,0 +1,77 @@
+"""What a run says of its data before it begins."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.panel import Panel
+
+from osteofusion.training.datamodule import RadiographDataModule
+
+
+def announce(
+    data: RadiographDataModule, *, command: str, said: str = "", from_checkpoint: bool = False
+) -> None:
+    """Print the cohort, its sides, and what was left out of either.
+
+    Args:
+        data: The data of the run.
+        command: ``fit``, ``validate``, ``test`` or ``predict``.
+        said: A sentence on the choice of the arm.
+        from_checkpoint: Whether a trained model meets the data.
+    """
+    console = Console()
+    _say_cohort(console, data)
+    if said:
+        console.print(said, style="yellow")
+    if left_out := len(data.cohort.table) - len(data.rows):
+        regions = " and ".join(data.hparams["regions"])
+        console.print(f"Of {regions} alone: {left_out} radiographs are left out.")
+    if command == "fit":
+        _say_left_out(console, data)
+    if from_checkpoint and data.hparams["arm"] != "image":
+        there = data.cohort.table.dropna(axis=1, how="all")
+        if gone := [name for name in data.schema.names if name not in there]:
+            console.print(
+                f"No row has a value of {', '.join(gone)}, which the model was trained with; "
+                "they count as missing.",
+                style="yellow",
+            )
+    problems = data.cohort.report.problems
+    if problems:
+        named = ", ".join(name.replace("_", " ") for name in problems)
+        console.print(f"The join found: {named}. See join_report.json.", style="yellow")
+
+
+def _say_cohort(console: Console, data: RadiographDataModule) -> None:
+    manifest = data.cohort.manifest
+    if manifest.synthetic_what:
+        said = f"This run uses {manifest.synthetic_what}."
+        if manifest.synthetic:
+            said += "\nReal data is two flags away:  --data.manifest mendeley --data.root DIR"
+        console.print(Panel(said, style="bold red", expand=False))
+    counts = data.rows["label"].value_counts()
+    shown = ", ".join(f"{counts[name]} {name}" for name in data.class_names if name in counts)
+    if len(counts) > 1:
+        shown += f"; imbalance {counts.max() / counts.min():.1f} to 1"
+    sides = data.rows["split"].value_counts()
+    console.print(
+        f"{manifest.title}: {len(data.rows)} radiographs of "
+        f"{data.rows['subject_id'].nunique()} subjects ({shown or 'no labels'}); "
+        + ", ".join(f"{name} {sides[name]}" for name in sides.index)
+    )
+
+
+def _say_left_out(console: Console, data: RadiographDataModule) -> None:
+    if data.hparams["folds"] == "sites" and not data.hparams["splits"]:
+        tested = data.side("test")["site"]
+        left_out = sorted(data.rows["site"].unique())[data.hparams["fold"]]
+        console.print(f"Left out for the test: site {left_out}")
+        if tied := int((tested != left_out).sum()):
+            console.print(
+                f"and {tied} radiographs of other sites that are tied to it.", style="yellow"
+            )
+    if data.hparams["features"] is None and data.empty_features:
+        console.print(
+            f"Left out, as no training row has a value: {', '.join(data.empty_features)}.",
+            style="yellow",
+        )

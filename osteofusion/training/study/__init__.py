@@ -1,0 +1,1 @@
+"""Studies: arms, folds, repeats and variants, each cell an ordinary run."""

@@ -1,0 +1,99 @@
+"""`osteofusion study`: arms, folds, repeats and variants, resumable and honestly compared."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import yaml
+
+from osteofusion.errors import OsteofusionError
+from osteofusion.files import write_text
+from osteofusion.parser import Parser
+from osteofusion.training.study.config import Study, find_study, load_study
+from osteofusion.training.study.executors import open_executor
+from osteofusion.training.study.folds import plan_folds
+from osteofusion.training.study.plan import (
+    base_config,
+    plan_cells,
+    plan_combinations,
+    read_given,
+)
+from osteofusion.training.study.records import Records
+from osteofusion.training.study.runner import resolve_all, run_open
+
+_STUDIES = Path("runs/studies")
+
+
+def run(arguments: list[str]) -> int:
+    """Run a study, or go on with it, and evaluate what is done.
+
+    Returns:
+        0.
+
+    Raises:
+        OsteofusionError: any mistake that the user can mend; a cell failed; Ctrl-C.
+    """
+    options, rest = _parser().parse_known_args(arguments)
+    path = find_study(options.config)
+    study = _override(load_study(path), options.executor, options.workers)
+    out = Path(options.out or _STUDIES / path.stem).resolve()  # workers may stand elsewhere
+    try:
+        records = _work(path, study, read_given(rest), out)
+    except KeyboardInterrupt:
+        raise OsteofusionError(
+            f"Interrupted; finished cells are kept in {out}: the same command goes on there."
+        ) from None
+    if failed := records.failed:
+        name, error = next(iter(failed.items()))
+        raise OsteofusionError(
+            f"{len(failed)} of {len(records.cells)} cells failed, such as {name} ({error}) See "
+            f"{out / 'cells' / name / 'log.txt'}; the same command runs them again."
+        )
+    return 0
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        prog="osteofusion study",
+        description="Train arms x folds x repeats x variants, each cell an ordinary run, and "
+        "compare them. The same command goes on where it was interrupted. Any option of fit, such "
+        "as --data.root DIR, is a setting of every cell.",
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "-c", "--config", required=True, help="a study's YAML file, or studies/ablation.yaml"
+    )
+    parser.add_argument("--out", type=Path, help=f"folder of the study; default: {_STUDIES}/NAME")
+    parser.add_argument("--workers", type=int, help="cells at a time")
+    parser.add_argument("--executor", choices=("local", "ray"), help="where cells run")
+    return parser
+
+
+def _override(study: Study, executor: str | None, workers: int | None) -> Study:
+    changed = {"name": executor, "workers": workers}
+    if workers is not None and workers < 1:
+        raise OsteofusionError(f"--workers is {workers}; it must be at least 1.")
+    given = {key: value for key, value in changed.items() if value is not None}
+    return study.model_copy(update={"executor": study.executor.model_copy(update=given)})
+
+
+def _work(path: Path, study: Study, given: dict[str, str], out: Path) -> Records:
+    base = base_config(study, path)
+    folds = plan_folds(study, base, given)
+    combinations = plan_combinations(study, base, folds, given)
+    with open_executor(study.executor) as executor:
+        records = Records(out, plan_cells(study, folds, resolve_all(executor, combinations)))
+        resolved = {**study.model_dump(), "settings": study.settings | given}
+        write_text(out / "study.yaml", yaml.safe_dump(resolved, sort_keys=False))
+        before = f"; {len(records.finished)} are done" if records.finished else ""
+        print(
+            f"Study {path.stem}: {len(records.cells)} cells = {len(study.variants)} variants x "
+            f"{len(study.arms)} arms x {len(study.seeds)} seeds x {len(folds.pairs)} test folds"
+            f"{before}. Folder: {out}"
+        )
+        run_open(records, executor, study.executor)
+        # Only now: whoever waits for the first cell need not wait for what evaluates the last.
+        from osteofusion.training.study.results import report
+
+        report(study, path.stem, records, executor)
+    return records

@@ -1,0 +1,234 @@
+"""What a study found: tables, decisions and audits, written beside its cells and shown."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from concurrent.futures import Future
+from typing import Any
+
+import pandas as pd
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from osteofusion.data.labels import task_classes
+from osteofusion.errors import OsteofusionError
+from osteofusion.evaluation import Evaluation, combine_subjects, evaluate, render_table
+from osteofusion.evaluation.calibration import calibrate_folds
+from osteofusion.evaluation.decisions import decide
+from osteofusion.files import atomic_path, write_text
+from osteofusion.training.study.collect import Collected, collect, comparable
+from osteofusion.training.study.config import Study
+from osteofusion.training.study.executors import Executor
+from osteofusion.training.study.records import Records
+
+BETWEEN = "between variants"  # no variant's name: it has a space
+_FIRST = ("fused", "image", "tabular")
+_SAME_RUN = ["variant", "repeat", "fold", "seed"]
+
+
+def report(study: Study, name: str, records: Records, executor: Executor) -> None:
+    """Write and show what the finished cells found.
+
+    Args:
+        study: The study.
+        name: Its name.
+        records: Its cells.
+        executor: Audits run there, beside the evaluation.
+
+    Raises:
+        OsteofusionError: nothing can be compared yet.
+    """
+    collected = collect(records)
+    facts = _facts(records)
+    classes = task_classes(facts["task"])
+    predictions = collected.predictions
+    if study.calibrate:
+        predictions = calibrate_folds(predictions, classes)
+    with atomic_path(records.out / "predictions.csv") as temporary:
+        predictions.to_csv(temporary, index=False)
+    for file in ("cohort.csv", "join_report.json", "splits.csv"):
+        shutil.copyfile(records.folder(records.finished[0]) / file, records.out / file)
+    _write(records, "study", _description(study, name, records, facts, classes))
+    compared = _combined(comparable(records, predictions), classes, facts["combine"])
+    if compared.empty:
+        raise OsteofusionError(
+            f"No test fold has every arm yet ({collected.notes[0]}); nothing is compared: see the "
+            f"logs in {records.out / 'cells'}, and run the same command again."
+        )
+    audits = _start_audits(study, compared, records, executor) if study.audits else None
+    evaluations = _evaluate(study, compared, classes, collected)
+    _write(records, "evaluation", {key: value.to_dict() for key, value in evaluations.items()})
+    _write(records, "decisions", _decide(study, compared, classes))
+    said = _write_audits(records, audits) if audits is not None else []
+    _show(records, facts, evaluations, said)
+
+
+def _facts(records: Records) -> dict[str, Any]:
+    """Task, data and the way subjects are combined; the same in every cell."""
+    cell = records.finished[0]
+    metrics = json.loads((records.folder(cell) / "metrics.json").read_text(encoding="utf-8"))
+    return {**metrics["data"], "task": metrics["task"], "combine": cell.settings["combine"]}
+
+
+def _description(
+    study: Study, name: str, records: Records, facts: dict[str, Any], classes: list[str]
+) -> dict[str, Any]:
+    folds = dict.fromkeys((cell.repeat, cell.fold) for cell in records.cells)
+    looks = records.looks().groupby(["repeat", "fold"]).size().to_dict()
+    return {
+        "name": name,
+        "task": facts["task"],
+        "classes": classes,
+        "manifest": facts["manifest"],
+        "citation": facts["citation"],
+        "synthetic": facts["synthetic"],
+        "arms": list(study.arms),
+        "variants": study.variants,
+        "seeds": list(study.seeds),
+        "repeats": len({repeat for repeat, _ in folds}),
+        "folds": len({fold for _, fold in folds}),
+        "calibrated": study.calibrate,
+        "cells": {"done": len(records.finished), "planned": len(records.cells)},
+        "failed": records.failed,
+        "configurations_tried": records.tried,
+        "looks_per_fold": [
+            {"repeat": repeat, "fold": fold, "looks": int(looks.get((repeat, fold), 0))}
+            for repeat, fold in folds
+        ],
+    }
+
+
+def _combined(rows: pd.DataFrame, classes: Sequence[str], how: Any) -> pd.DataFrame:
+    """One row a subject where a subject has several radiographs, as `fit` counts them."""
+    if how is None or not rows.duplicated([*_SAME_RUN, "arm", "subject_id"]).any():
+        return rows
+    parts = [combine_subjects(part, classes, how) for _, part in rows.groupby(_SAME_RUN)]
+    return pd.concat(parts, ignore_index=True)
+
+
+def _evaluate(
+    study: Study, rows: pd.DataFrame, classes: Sequence[str], collected: Collected
+) -> dict[str, Evaluation]:
+    found = {
+        variant: evaluate(
+            _of_variant(rows, variant).drop(columns="variant"), classes, notes=collected.notes
+        )
+        for variant in study.variants
+    }
+    first, *others = study.variants
+    if others:
+        trained = rows[rows["arm"].isin(study.arms)]
+        named = trained.assign(arm=trained["variant"] + "/" + trained["arm"])
+        pairs = [
+            (f"{other}/{arm}", f"{first}/{arm}")
+            for other in others
+            for arm in _in_order(study.arms)
+        ]
+        found[BETWEEN] = evaluate(
+            named.drop(columns="variant"), classes, notes=collected.notes, compare=pairs
+        )
+    return found
+
+
+def _decide(study: Study, rows: pd.DataFrame, classes: Sequence[str]) -> dict[str, Any]:
+    """Variant and arm to its decisions; the arm that has most to say first."""
+    return {
+        variant: {
+            arm: decide(
+                _of_variant(rows, variant), classes, arm=arm, prevalence=study.prevalence
+            ).to_dict()
+            for arm in _in_order(study.arms)
+        }
+        for variant in study.variants
+    }
+
+
+def _start_audits(
+    study: Study, rows: pd.DataFrame, records: Records, executor: Executor
+) -> Future[tuple[dict[str, Any], str]]:
+    """Of the first variant, with the settings of the arm that reads most."""
+    variant = next(iter(study.variants))
+    arm = _in_order(study.arms)[0]
+    own = (cell for cell in records.cells if (cell.variant, cell.arm) == (variant, arm))
+    return executor.submit(_audit, next(own).settings, _of_variant(rows, variant))
+
+
+def _audit(settings: dict[str, Any], rows: pd.DataFrame) -> tuple[dict[str, Any], str]:
+    from osteofusion.training.study.audits import audit
+
+    return audit(settings, rows)
+
+
+def _write_audits(records: Records, audits: Future[tuple[dict[str, Any], str]]) -> list[str]:
+    """Write them; the first verdict of each for the terminal."""
+    found, error = audits.result()
+    if error:
+        return [f"The audits could not be run: {error}"]
+    _write(records, "audits", found)
+    first = [f"{part['title']}: {part['verdict'][0]}" for part in found.values() if part["verdict"]]
+    return [*first, f"All of it: {records.out / 'audits.json'}"]
+
+
+def _of_variant(rows: pd.DataFrame, variant: str) -> pd.DataFrame:
+    """A variant's rows, the fused arm first, since the first arm is what others are compared to."""
+    own = rows[rows["variant"] == variant]
+    arms = own["arm"].unique().tolist()
+    ordered = dict.fromkeys([*_in_order(arms), *arms])
+    order = {arm: place for place, arm in enumerate(ordered)}
+    return own.sort_values("arm", key=lambda arm: arm.map(order), kind="stable")
+
+
+def _in_order(arms: Sequence[str]) -> list[str]:
+    return [arm for arm in _FIRST if arm in arms]
+
+
+def _show(
+    records: Records,
+    facts: dict[str, Any],
+    evaluations: dict[str, Evaluation],
+    audits: Sequence[str],
+) -> None:
+    console = Console()
+    for name, evaluation in evaluations.items():
+        if len(evaluations) > 1:
+            console.print(f"Variant {name}" if name != BETWEEN else "Variants", style="bold")
+        console.print(render_table(evaluation))
+        console.print(_differences(evaluation))
+    for sentence in audits:
+        console.print(sentence, markup=False)
+    looks = len(records.looks())
+    console.print(
+        f"{records.tried} configurations were tried, and test folds were looked at {looks} times."
+    )
+    if facts["synthetic"]:
+        console.print("These figures are from SYNTHETIC DEMO DATA. On real data:", style="bold red")
+        print("  --data.manifest mendeley --data.root DIR")
+    console.print(f"Source: {facts['citation']}", style="dim")
+    print(f"Study folder: {records.out}")
+
+
+def _differences(evaluation: Evaluation) -> Table:
+    """Paired differences in AUROC; those of the other metrics are in `evaluation.json`."""
+    metric = "auroc" if len(evaluation.classes) == 2 else "macro_auroc"
+    name = metric.replace("_auroc", " AUROC").replace("auroc", "AUROC")
+    table = Table(title=f"Differences in {name}", box=box.SIMPLE_HEAD, padding=(0, 1))
+    for heading in ("first less second", "difference", "95 % interval", "p", "p adjusted"):
+        table.add_column(heading)
+    for pair in evaluation.differences:
+        found = pair.estimate
+        if pair.metric != metric or found.value is None:
+            continue
+        interval = "" if found.low is None else f"{found.low:+.3f} to {found.high:+.3f}"
+        values = ["" if p is None else f"{p:.3f}" for p in (pair.p, pair.p_adjusted)]
+        names = escape(f"{pair.first} - {pair.second}".replace("_", " "))
+        table.add_row(names, f"{found.value:+.3f}", interval, *values)
+    return table
+
+
+def _write(records: Records, name: str, content: Any) -> None:
+    text = json.dumps(content, indent=2, allow_nan=False)
+    write_text(records.out / f"{name}.json", text + "\n")

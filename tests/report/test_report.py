@@ -1,0 +1,267 @@
+"""`osteofusion report` as a user types it, on runs and a study of the demo cohort."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+
+import pytest
+
+SECTIONS = [
+    "reading",
+    "cohort",
+    "table-one",
+    "results",
+    "comparison",
+    "curves",
+    "decisions",
+    "errors",
+    "training",
+    "audits",
+    "looks",
+    "environment",
+    "tripod",
+]
+
+
+@pytest.fixture
+def copied(trained, tmp_path):
+    """A run folder to damage."""
+    return shutil.copytree(trained, tmp_path / "run")
+
+
+# ---- what is in it ----
+
+
+def test_a_run_is_reported_whole(trained, report, tmp_path):
+    page = report(trained)
+    assert [each["id"] for each in page.all("section")] == SECTIONS
+    assert "SYNTHETIC DEMO DATA" in page.text
+    assert "holds patient images" in page.text
+    assert page.all("img")
+    card = (tmp_path / "model_card.md").read_text()
+    assert card.startswith("---\nlibrary_name: osteofusion\n")
+    assert "SYNTHETIC DEMO DATA" in card
+    for drawn in ("Flow diagram.", "ROC curves of", "Calibration plot of fused", "Decision curves"):
+        assert any(drawn in each["aria-label"] for each in page.all("svg"))
+
+
+def test_figures_of_the_page_are_those_of_the_files(trained, report):
+    page = report(trained)
+    metrics = json.loads((trained / "metrics.json").read_text())
+    for arm in metrics["arms"].values():
+        found = arm["metrics"]["auroc"]
+        assert f"{found['value']:.3f}" in page.text
+        if found["low"] is not None and found["method"] != "constant":
+            assert f"{found['low']:.3f} to {found['high']:.3f}" in page.text
+    join = json.loads((trained / "join_report.json").read_text())
+    assert f"{join['images']} image files" in page.source
+    assert join["citation"] in page.text
+    table = page.text[page.text.index("Classification report, fused") :]
+    support = metrics["class_counts"]
+    assert re.search(rf"normal [\d.]+ [\d.]+ [\d.]+ {support['normal']} ", table)
+
+
+def test_a_study_is_reported_whole(study, report):
+    page = report(study)
+    described = json.loads((study / "study.json").read_text())
+    assert [each["id"] for each in page.all("section")] == SECTIONS
+    assert f"{described['configurations_tried']} configurations were tried" in page.text
+    assert "looked at 4 times, 2 times each." in page.text
+    assert "2 test folds" in page.source
+    assert "Three-way triage" in page.text
+    assert "fused less tabular only" in page.text
+    assert any("before and after" in each.lower() for each in page.texts)
+
+
+def test_three_classes_are_reported(cli, report, tmp_path):
+    cli.fit("--data.task", "three_class", "--model.arm", "tabular", cwd=tmp_path)
+    page = report(tmp_path / "runs" / "binary" / "version_0")
+    assert "macro AUROC" in page.text
+    assert "quadratic kappa" in page.text
+    assert "No fused model" in page.text
+
+
+def test_the_tripod_checklist_has_all_items_and_leaves_people_their_part(trained, report):
+    rows = report(trained).text
+    rows = rows[rows.rindex("TRIPOD+AI") :]
+    for item in range(1, 28):
+        assert re.search(rf"\b{item}[a-g]? ", rows), item
+    for asked in ("ethical approval", "funding", "conflicts of interest"):
+        assert re.search(rf"{asked}[\w ]* AUTHOR: ", rows), asked
+
+
+def test_prevalence_is_the_one_asked_for(trained, report):
+    assert "7.5 %" in report(trained, "--prevalence", "0.075", "0.3").text
+    assert "30 %" in report(trained, "--prevalence", "0.075", "0.3").text
+    assert "7.5 %" not in report(trained).text
+
+
+# ---- what is not in it ----
+
+
+def test_no_images_means_none(trained, report):
+    page = report(trained, "--no-images")
+    assert not page.all("img")
+    assert "data:image" not in page.source
+    assert "no patient images" in page.text
+    assert "Left out with --no-images" in page.text
+
+
+def test_missing_parts_are_said(copied, report, demo):
+    config = copied / "config.yaml"
+    config.write_text(config.read_text().replace(str(demo), str(demo) + "-gone"))
+    for name in ("environment.json", "splits.csv"):
+        (copied / name).unlink()
+    shutil.rmtree(copied / "logs")
+    shutil.rmtree(copied / "ablation", ignore_errors=True)
+    page = report(copied)
+    for what in ("Training curves", "Environment", "Their radiographs", "Table 1 by side"):
+        assert f"{what}: not here." in page.text, what
+    assert "no longer where" in page.text
+    assert [each["id"] for each in page.all("section")] == SECTIONS
+
+
+def test_nothing_of_this_machine_stands_in_the_page(trained, report, demo):
+    source = report(trained).source
+    assert str(trained) not in source
+    assert str(demo) not in source
+
+
+# ---- what it refuses ----
+
+
+def refused(cli, tmp_path, *arguments):
+    before = sorted(tmp_path.rglob("*"))
+    result = cli("report", *arguments, cwd=tmp_path)
+    assert result.code == 2
+    assert result.err.startswith("osteofusion: error: ")
+    assert len(result.err.strip().splitlines()) == 1
+    assert sorted(tmp_path.rglob("*")) == before
+    return result.err
+
+
+def test_what_is_no_run_is_refused(cli, tmp_path):
+    assert "is no folder" in refused(cli, tmp_path, tmp_path / "nothing")
+    assert "is no run or study folder" in refused(cli, tmp_path, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "name", ["metrics.json", "predictions.csv", "cohort.csv", "join_report.json"]
+)
+def test_an_unfinished_run_is_refused(cli, copied, tmp_path, name):
+    (copied / name).unlink()
+    assert f"is not finished (no {name})" in refused(cli, tmp_path, copied)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("metrics.json", '{"data": {', "damaged near line 1"),
+        ("metrics.json", "[]", "holds no object"),
+        ("metrics.json", '{"data": {}}', "has no 'task', 'classes', 'arms', 'class_counts'"),
+        ("environment.json", "\x00", "it is no JSON"),
+        ("config.yaml", "a: [", "no YAML of settings"),
+        ("predictions.csv", "", "damaged"),
+        ("predictions.csv", "a,b\n1,2\n", "has no column 'subject_id'"),
+    ],
+)
+def test_damaged_files_are_named(cli, copied, tmp_path, name, content, said):
+    (copied / name).write_text(content)
+    sentence = refused(cli, tmp_path, copied)
+    assert said in sentence
+    assert str(copied / name) in sentence
+
+
+def test_predictions_of_other_arms_are_refused(cli, copied, tmp_path):
+    table = (copied / "predictions.csv").read_text()
+    (copied / "predictions.csv").write_text(table.replace(",fused", ",other"))
+    assert "do not fit together" in refused(cli, tmp_path, copied)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--prevalence", "0"], "no share between 0 and 1"),
+        (["--prevalence", "nan"], "no share between 0 and 1"),
+        (["--out", "page.txt"], "is no HTML file"),
+        (["--figures", "taken"], "is a file"),
+        (["--colour"], "unrecognized arguments"),
+    ],
+)
+def test_wrong_options_are_refused(cli, trained, tmp_path, options, said):
+    (tmp_path / "taken").touch()
+    assert said in refused(cli, tmp_path, trained, *options)
+
+
+# ---- how it is read ----
+
+
+def test_the_page_stands_alone_and_is_accessible(study, report):
+    page = report(study)
+    names = {name for name, _ in page.elements}
+    assert not names & {"iframe", "object", "embed"}
+    for _, attributes in page.elements:
+        for key in ("src", "href", "xlink:href"):
+            assert attributes.get(key, "#").startswith(("#", "data:"))
+    assert not re.search(r"url\((?!#)|@import", page.source)
+    assert all(image["alt"] for image in page.all("img"))
+    assert all(each["role"] == "img" and each["aria-label"] for each in page.all("svg"))
+    assert all(head["scope"] in ("col", "row", "rowgroup") for head in page.all("th"))
+    assert len(page.all("caption")) == len(page.all("table"))
+    assert len(page.all("h1")) == 1
+    ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    assert {link["href"][1:] for link in page.all("a")} <= set(ids)
+
+
+def test_numbers_are_never_nan(study, trained, report):
+    for folder in (study, trained):
+        assert not re.search(r"\bnan\b", report(folder).text, re.IGNORECASE)
+
+
+def test_the_same_run_gives_the_same_page(trained, report):
+    assert report(trained).source == report(trained).source
+
+
+def test_pdf_and_figures(trained, report, tmp_path):
+    page = report(trained, "--pdf", "--figures", tmp_path / "figures")
+    assert (tmp_path / "page.pdf").read_bytes().startswith(b"%PDF-")
+    drawn = [path.name for path in (tmp_path / "figures").iterdir()]
+    assert len(drawn) == 2 * len(page.all("svg"))
+    assert {name.split(".")[1] for name in drawn} == {"svg", "png"}
+    assert {"flow.svg", "roc.png", "forest.svg"} <= set(drawn)
+    if shutil.which("pdftotext"):
+        text = subprocess.run(
+            ["pdftotext", "-layout", tmp_path / "page.pdf", "-"], capture_output=True, text=True
+        ).stdout
+        assert "SYNTHETIC DEMO DATA" in text
+        assert "TRIPOD+AI checklist" in text
+
+
+def test_a_browser_shows_it_without_complaint(trained, report, tmp_path):
+    browser = shutil.which("chromium") or shutil.which("google-chrome")
+    if browser is None:
+        pytest.skip("no chromium on this machine")
+    report(trained)
+    done = subprocess.run(
+        [
+            *(browser, "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr"),
+            *(f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom"),
+            (tmp_path / "page.html").as_uri(),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        env={**os.environ, "HOME": str(tmp_path)},
+    )
+    # The page's own policy forbids every request; an attempt would be a message here.
+    complaints = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+    assert complaints == []
+    slider = done.stdout[done.stdout.index('class="prevalence"') :]
+    assert "hidden" not in slider[: slider.index(">")]
+    body = slider[slider.index("<tbody") : slider.index("</tbody>")]
+    assert re.search(r"<th scope=\"row\">0.5</th><td>[\d.]+</td>", body)
