@@ -22,6 +22,7 @@ from osteofusion.data.demo import write_demo
 from osteofusion.data.labels import task_classes
 
 RUN_FILES = {
+    "baselines.csv",
     "checkpoints/best.ckpt",
     "checkpoints/last.ckpt",
     "cohort.csv",
@@ -34,6 +35,10 @@ RUN_FILES = {
     "test.png",
 }
 IDENTITY = ["subject_id", "image", "group", "site", "region", "split", "fold", "repeat"]
+BASELINES = [
+    *("majority", "age", "ost", "osta", "orai"),
+    *("logistic_regression", "proportional_odds", "gradient_boosting", "random_forest"),
+]
 FULL_DISK = """
 import resource, sys, torch
 from osteofusion.cli import main
@@ -121,7 +126,11 @@ def test_fit_leaves_a_whole_run(cli, tmp_path, task, arm):
     metrics = plain_json(run / "metrics.json")
     assert metrics["task"] == task
     assert metrics["data"]["synthetic"] is True
-    assert list(metrics["arms"]) == [arm, "majority", "age", "logistic_regression"]
+    assert list(metrics["arms"]) == [arm, *BASELINES]
+    baselines = pd.read_csv(run / "baselines.csv")
+    assert list(baselines) == list(table)
+    assert list(baselines["arm"].unique()) == BASELINES
+    assert set(baselines["split"]) == {"test"}
     assert metrics["n_rows"] == (table["split"] == "test").sum()
     headline = "auroc" if len(classes) == 2 else "macro_auroc"
     estimate = metrics["arms"]["logistic_regression"]["metrics"][headline]

@@ -9,8 +9,10 @@ import pandas as pd
 import pytest
 import yaml
 
+from osteofusion.data.manifest import LABELS, Manifest
 from osteofusion.errors import ConfigError, ManifestError
 from osteofusion.training.datamodule import RadiographDataModule
+from osteofusion.training.options import possible_arm
 from osteofusion.training.study.config import Study
 from osteofusion.training.study.folds import plan_folds
 from osteofusion.training.study.plan import plan_cells, plan_combinations
@@ -139,10 +141,15 @@ def test_a_model_of_one_region_of_two_is_tested_on_its_own_cohort(cli, both, tmp
     pd.testing.assert_frame_equal(again, pd.read_csv(run / "predictions.csv"))
 
 
-def test_images_alone_of_two_regions_can_be_told_the_region(cli, both, tmp_path):
-    options = (*both, "--data.features", "[region]")
-    result = cli.fit(*options, "--model.arm", "fused", cwd=tmp_path)
-    assert " fused " in result.out
+def test_images_alone_of_two_regions_can_be_told_the_region():
+    folders = {"layout": "class_folders", "folders": {label: label for label in LABELS}}
+    facts = {"title": "t", "license": "l", "citation": "c", "images": folders}
+    knees, spines, more = (
+        Manifest.model_validate({"name": name, "region": region, **facts})
+        for name, region in (("a", "knee"), ("b", "spine"), ("c", "Knee"))
+    )
+    assert possible_arm("fused", [knees, spines], None) == ("fused", "")
+    assert possible_arm("fused", [knees, more], None)[0] == "image"
 
 
 def test_a_manifest_may_not_call_a_column_region(clinic):

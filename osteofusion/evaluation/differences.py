@@ -32,8 +32,8 @@ COMPARED = (
     "brier",
 )
 ONE_SPLIT = "no p value from a single split: another split is another draw"
-# Resamples of a class with few clusters say too much of how two arms go together: drawn to 0 by
-# about as much as Newcombe's continuity correction of paired proportions does.
+# Few clusters say too much of how two arms go together: their correlation is drawn to 0 as if so
+# many more had shown none.
 _PRIOR_CLUSTERS = 5
 
 
@@ -93,7 +93,7 @@ def paired_differences(
         arms: The arms, in order.
         pairs: (first, second) names; None compares the first arm with every other.
         classes: Class names.
-        clusters: Clusters of the rarest class.
+        clusters: Number of split groups.
         several: Whether the rows come from several test folds, so that a p value means something.
 
     Raises:

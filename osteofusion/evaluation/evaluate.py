@@ -127,18 +127,16 @@ def evaluate(
         arms[arm], compared[arm] = _evaluate_arm(rows, arm, classes, resamples, seed)
     counts = np.bincount(rows.labels, minlength=len(classes))
     class_counts = {name: int(count) for name, count in zip(classes, counts, strict=True)}
-    fewest = min(len(np.unique(rows.groups[rows.labels == c])) for c in np.unique(rows.labels))
+    groups, folds = int(rows.groups.max()) + 1, len(rows.folds)
     return Evaluation(
         split=rows.split,
         classes=list(classes),
         class_counts=class_counts,
         n_rows=len(rows.labels),
-        n_groups=int(rows.groups.max()) + 1,
-        n_folds=len(rows.folds),
+        n_groups=groups,
+        n_folds=folds,
         arms=arms,
-        differences=paired_differences(
-            compared, compare, classes, fewest, several=len(rows.folds) > 1
-        ),
+        differences=paired_differences(compared, compare, classes, groups, several=folds > 1),
         resamples=resamples,
         seed=seed,
         notes=[

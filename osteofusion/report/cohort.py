@@ -109,7 +109,7 @@ def _side_boxes(material: Material) -> list[FlowBox]:
         return []
     boxes = []
     for side in _SIDES:
-        labels = sides.loc[sides["split"] == side, "task_label"].value_counts()
+        labels = sides.loc[sides["split"] == side, "task_label"].value_counts().sort_index()
         if labels.sum():
             lines = [f"{count} {words(str(name))}" for name, count in labels.items()]
             boxes.append(FlowBox(f"{side}: {labels.sum()}", lines, side=True))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from matplotlib import rc_context
 
 import osteofusion
@@ -28,6 +29,7 @@ def render_page(material: Material, sections: Sequence[Section], images_note: st
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["code"] = _code
     text = environment.get_template("report.html").render(
         material=material,
         sections=sections,
@@ -38,6 +40,11 @@ def render_page(material: Material, sections: Sequence[Section], images_note: st
     )
     # A file name that is no text in this machine's encoding holds halves of characters.
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _code(text: str) -> Markup:
+    """Text in which `commands` are set as code."""
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
 
 
 def _runs(blocks: Sequence[Block]) -> list[list[Block]]:

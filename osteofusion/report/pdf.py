@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import re
 from collections.abc import Sequence
 from functools import partial
 from html import escape
@@ -62,20 +63,20 @@ def write_pdf(
     """Write the PDF to `path`."""
     _register_fonts()
     styles = _styles()
-    flow: list[Flowable] = [Text(escape(f"Report: {material.name}"), styles["title"])]
+    flow: list[Flowable] = [Text(_markup(f"Report: {material.name}"), styles["title"])]
     if material.stamp:
-        flow.append(Text(escape(material.stamp), styles["wrong"]))
+        flow.append(Text(_markup(material.stamp), styles["wrong"]))
     source = f"Data: {material.data.get('manifest')}. Source: {material.data.get('citation')}"
-    flow.append(Text(escape(source), styles["plain"]))
+    flow.append(Text(_markup(source), styles["plain"]))
     flow.append(
-        Text(escape(f"{images_note} A research tool, not a medical device."), styles["soft"])
+        Text(_markup(f"{images_note} A research tool, not a medical device."), styles["soft"])
     )
     for number, section in enumerate(sections):
         if number > 1:  # the plain reading and what follows it share the first page
             flow.append(
                 PageBreak() if section.key in ("results", "audits", "tripod") else Spacer(0, 8)
             )
-        flow.append(Text(escape(section.title), styles["h2"]))
+        flow.append(Text(_markup(section.title), styles["h2"]))
         flow += _flowables(section.blocks, styles)
     document = SimpleDocTemplate(
         str(path),
@@ -113,9 +114,9 @@ def _flowables(blocks: Sequence[Block], styles: dict[str, ParagraphStyle]) -> li
         found += _side_by_side(pending, styles)
         pending = []
         if isinstance(block, Paragraph):
-            found.append(Text(escape(block.text), styles[block.kind]))
+            found.append(Text(_markup(block.text), styles[block.kind]))
         elif isinstance(block, Heading):
-            found.append(Text(escape(block.text), styles["h3"]))
+            found.append(Text(_markup(block.text), styles["h3"]))
         elif isinstance(block, Bullets):
             found += _bullets(block, styles)
         elif isinstance(block, Grid):
@@ -131,8 +132,8 @@ def _bullets(block: Bullets, styles: dict[str, ParagraphStyle]) -> list[Flowable
     if block.title:  # folded on the page, run together here
         shown, more = block.items[:_MOST_ITEMS], len(block.items) - _MOST_ITEMS
         said = "; ".join(shown) + (f"; and {more} more, which the page lists" if more > 0 else "")
-        return [Text(f"<b>{escape(block.title)}:</b> {escape(said)}", styles["item"])]
-    items = [Text(escape(item), styles["item"]) for item in block.items]
+        return [Text(f"<b>{_markup(block.title)}:</b> {_markup(said)}", styles["item"])]
+    items = [Text(_markup(item), styles["item"]) for item in block.items]
     return [ListFlowable(items, bulletType="bullet", start="•", leftIndent=10, bulletFontSize=7)]
 
 
@@ -159,7 +160,7 @@ def _grid(block: Grid, styles: dict[str, ParagraphStyle]) -> list[Flowable]:
                 [_cell(text, styles[look]) for text, look in zip(row, columns, strict=True)]
             )
     table = Table(cells, colWidths=_widths(block), repeatRows=1, style=looks, hAlign="LEFT")
-    return [Text(escape(block.caption), styles["caption"]), table, Spacer(0, 6)]
+    return [Text(_markup(block.caption), styles["caption"]), table, Spacer(0, 6)]
 
 
 def _widths(block: Grid) -> list[float]:
@@ -178,8 +179,8 @@ def _widths(block: Grid) -> list[float]:
 
 def _cell(text: str, style: ParagraphStyle) -> Text:
     first, *rest = text.split("\n")
-    small = "".join(f'<br/><font size="6" color="#59626C">{escape(part)}</font>' for part in rest)
-    return Text(escape(first) + small, style)
+    small = "".join(f'<br/><font size="6" color="#59626C">{_markup(part)}</font>' for part in rest)
+    return Text(_markup(first) + small, style)
 
 
 def _side_by_side(drawings: Sequence[Drawing], styles: dict[str, ParagraphStyle]) -> list[Flowable]:
@@ -203,21 +204,26 @@ def _drawing(block: Drawing, width: float, styles: dict[str, ParagraphStyle]) ->
     inches = figure.get_size_inches()
     scale = min(width, 72 * inches[0]) / inches[0]
     picture = Image(buffer, inches[0] * scale, inches[1] * scale, hAlign="LEFT")
-    return [picture, Text(escape(block.caption), styles["caption"])]
+    return [picture, Text(_markup(block.caption), styles["caption"])]
 
 
 def _films(block: Films, styles: dict[str, ParagraphStyle]) -> Flowable:
     side = _WIDTH / 4 - 6
     cells = []
     for film in block.films:
-        picture: Flowable = Text(escape(film.refusal), styles["soft"])
+        picture: Flowable = Text(_markup(film.refusal), styles["soft"])
         if film.uri:
             data = io.BytesIO(base64.b64decode(film.uri.split(",", 1)[1]))
             picture = Image(data, side, side, kind="proportional")
-        cells.append([picture, Text("<br/>".join(map(escape, film.lines)), styles["caption"])])
+        cells.append([picture, Text("<br/>".join(map(_markup, film.lines)), styles["caption"])])
     rows: list[list[Any]] = [cells[start : start + 4] for start in range(0, len(cells), 4)]
     rows[-1] += [""] * (4 - len(rows[-1]))
     return Table(rows, colWidths=[_WIDTH / 4] * 4, style=[("VALIGN", (0, 0), (-1, -1), "TOP")])
+
+
+def _markup(text: str) -> str:
+    """Text as ReportLab's markup; `commands` are set as code."""
+    return re.sub(r"`([^`]+)`", r'<font face="Courier">\1</font>', escape(text))
 
 
 def _register_fonts() -> None:

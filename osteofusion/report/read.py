@@ -137,7 +137,7 @@ def read_material(folder: Path) -> Material:
         return _read_run(folder)
     raise ReportError(
         f"{folder} is no run or study folder (it holds neither config.yaml nor study.yaml nor "
-        "stages.json); give the folder that `osteofusion fit` or `osteofusion study` names at its end."
+        "stages.json); give the folder that `osteofusion fit` or `study` names at its end."
     )
 
 

@@ -156,9 +156,9 @@ def _how_wide(found: dict[str, Any]) -> str:
 
 def _depends(found: dict[str, Any]) -> str:
     if found["low"] > 0:
-        return "it does rely on them"
+        return "it relies on that"
     if found["high"] < 0:
-        return "it is better without them"
+        return "it is better without"
     return "no loss can be shown"
 
 

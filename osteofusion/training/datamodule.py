@@ -52,6 +52,7 @@ from osteofusion.training.sources import (
     of_regions,
     one_or_all,
     refuse_missing,
+    splits_file,
 )
 from osteofusion.training.trained import FROZEN, TrainedData, inherited_settings
 
@@ -83,7 +84,7 @@ class RadiographDataModule(LightningDataModule):
         pixel_spacing: Millimetres a pixel shall have, for DICOM files that say what theirs have;
             null scales every radiograph to the square.
         augmentation: Applied to training rows; null for none.
-        splits: A saved ``splits.csv`` to use in place of a new split.
+        splits: A saved ``splits.csv`` to use in place of a new split; shipped ones by name.
         validation: Share of the radiographs on the validation side.
         test: Share on the test side; ignored with `folds`.
         folds: Number of cross-validation folds; ``sites`` to leave one site out a fold; null for
@@ -141,7 +142,7 @@ class RadiographDataModule(LightningDataModule):
             "clahe": clahe,
             "pixel_spacing": pixel_spacing,
             "augmentation": dataclasses.asdict(augmentation) if augmentation else None,
-            "splits": absolute(splits),
+            "splits": splits_file(splits),
             "validation": validation,
             "test": test,
             "folds": folds,

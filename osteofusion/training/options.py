@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from osteofusion.data.manifest import Manifest
+from osteofusion.data.unite import unite
 from osteofusion.errors import ConfigError
 from osteofusion.resources import find_shipped, shipped_names
 
@@ -125,7 +126,7 @@ def possible_arm(
         raise ConfigError("data.manifest is an empty list; name a data set, or several.")
     names = ", ".join(manifest.name for manifest in manifests)
     has_images = any(manifest.images is not None for manifest in manifests)
-    has_clinical = features != [] and any(manifest.features for manifest in manifests)
+    has_clinical = features != [] and bool(unite(manifests).features)  # the region may be one
     if asked == "fused" and has_images != has_clinical:
         arm, lacks = ("image", "clinical columns") if has_images else ("tabular", "images")
         return arm, f"{names} has no {lacks}, so the {arm} arm is trained alone."

@@ -12,6 +12,7 @@ from osteofusion.data import demo
 from osteofusion.data.radiograph import content_hash
 from osteofusion.errors import ConfigError, OsteofusionError
 from osteofusion.files import cache_root
+from osteofusion.resources import find_shipped
 
 
 def manifest_name(name_or_path: str | None) -> str | None:
@@ -24,6 +25,15 @@ def manifest_name(name_or_path: str | None) -> str | None:
 def absolute(path: str | None) -> str | None:
     """The full path, so that a checkpoint finds it from another folder."""
     return None if path is None else str(Path(path).expanduser().resolve())
+
+
+def splits_file(name_or_path: str | None) -> str | None:
+    """The full path of a splits file, which may be named as it ships: ``mendeley_folds.csv``."""
+    if name_or_path is not None and not Path(name_or_path).expanduser().is_file():
+        shipped = find_shipped("manifests", name_or_path)
+        if shipped is not None and shipped.suffix == ".csv":
+            return str(shipped.resolve())
+    return absolute(name_or_path)
 
 
 def one_or_all(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from osteofusion.evaluation import combine_subjects, evaluate
@@ -30,6 +30,7 @@ def predictions(seed, films, arms=("fused", "age")):
     return pd.concat(tables, ignore_index=True)
 
 
+@settings(max_examples=25)
 @given(
     seed=st.integers(0, 1000),
     films=st.lists(st.integers(1, 4), min_size=3, max_size=12),
@@ -51,6 +52,7 @@ def test_each_subject_counts_once_and_probabilities_stay_probabilities(seed, fil
         assert np.allclose(row[names].astype(float), expected)
 
 
+@settings(max_examples=25)
 @given(
     seed=st.integers(0, 1000),
     films=st.lists(st.integers(1, 4), min_size=6, max_size=12),
@@ -61,6 +63,7 @@ def test_arms_that_differ_on_the_worst_film_are_compared(seed, films, how):
     assert evaluate(combined, CLASSES, resamples=20).to_dict()["n_rows"] == len(films)
 
 
+@settings(max_examples=25)
 @given(seed=st.integers(0, 1000), how=st.sampled_from(["mean", "max"]))
 def test_one_radiograph_a_subject_changes_nothing(seed, how):
     table = predictions(seed, [1] * 9)

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 
 import pytest
+import yaml
 
 SECTIONS = [
     "reading",
@@ -36,21 +37,21 @@ def copied(trained, tmp_path):
 # ---- what is in it ----
 
 
-def test_a_run_is_reported_whole(trained, report, tmp_path):
-    page = report(trained)
+def test_a_run_is_reported_whole(run_page):
+    page = run_page
     assert [each["id"] for each in page.all("section")] == SECTIONS
     assert "SYNTHETIC DEMO DATA" in page.text
     assert "holds patient images" in page.text
     assert page.all("img")
-    card = (tmp_path / "model_card.md").read_text()
+    card = (page.folder / "model_card.md").read_text()
     assert card.startswith("---\nlibrary_name: osteofusion\n")
     assert "SYNTHETIC DEMO DATA" in card
     for drawn in ("Flow diagram.", "ROC curves of", "Calibration plot of fused", "Decision curves"):
         assert any(drawn in each["aria-label"] for each in page.all("svg"))
 
 
-def test_figures_of_the_page_are_those_of_the_files(trained, report):
-    page = report(trained)
+def test_figures_of_the_page_are_those_of_the_files(trained, run_page):
+    page = run_page
     metrics = json.loads((trained / "metrics.json").read_text())
     for arm in metrics["arms"].values():
         found = arm["metrics"]["auroc"]
@@ -65,8 +66,8 @@ def test_figures_of_the_page_are_those_of_the_files(trained, report):
     assert re.search(rf"normal [\d.]+ [\d.]+ [\d.]+ {support['normal']} ", table)
 
 
-def test_a_study_is_reported_whole(study, report):
-    page = report(study)
+def test_a_study_is_reported_whole(study, study_page):
+    page = study_page
     described = json.loads((study / "study.json").read_text())
     assert [each["id"] for each in page.all("section")] == SECTIONS
     assert f"{described['configurations_tried']} configurations were tried" in page.text
@@ -75,6 +76,43 @@ def test_a_study_is_reported_whole(study, report):
     assert "Three-way triage" in page.text
     assert "fused less tabular only" in page.text
     assert any("before and after" in each.lower() for each in page.texts)
+    assert "1 of 2 cells are done." in page.text
+    assert "base-fused-r0-f1-s42: It failed." in page.text
+
+
+def test_audits_of_a_study_are_reported(study_page):
+    text = study_page.text
+    assert "nearest film accuracy, copied films 0.860 0.730" in text
+    assert "sex normal AUROC 0.600 0.400 to 0.800" in text
+    assert "< 0.001 stands out" in text
+    assert "N15 (normal, male, 34 years) = OP73 (osteopenia, sex unknown, age unknown)" in text
+    assert "This audit: not here. The cohort has no radiographs." in text
+    drawn = [each["aria-label"] for each in study_page.all("svg")]
+    assert any(each.startswith("AUROC over the number of training rows") for each in drawn)
+
+
+@pytest.mark.slow
+def test_a_study_of_the_command_is_reported(cli, report, tmp_path):
+    content = {"config": "binary.yaml", "arms": ["tabular", "fused"], "folds": 2}
+    (tmp_path / "toy.yaml").write_text(yaml.safe_dump(content))
+    result = cli("study", "--config", "toy.yaml", "--out", "out", *cli.toy, cwd=tmp_path)
+    assert result.code == 0, result.err
+    page = report(tmp_path / "out")
+    assert [each["id"] for each in page.all("section")] == SECTIONS
+    assert "looked at 4 times, 2 times each." in page.text
+    assert "Three-way triage" in page.text
+    assert "What a split by row would have bought" in page.text
+
+
+@pytest.mark.slow
+def test_stages_of_the_command_are_reported(cli, report, tmp_path):
+    result = cli(
+        "stages", "binary.yaml", "three_class.yaml", "--out", "out", *cli.toy, cwd=tmp_path
+    )
+    assert result.code == 0, result.err
+    page = report(tmp_path / "out")
+    assert "in stages less from scratch" in page.text
+    assert "0 were trained or validated on in stage one" in page.text
 
 
 def test_three_classes_are_reported(cli, report, tmp_path):
@@ -85,9 +123,9 @@ def test_three_classes_are_reported(cli, report, tmp_path):
     assert "No fused model" in page.text
 
 
-def test_the_tripod_checklist_has_all_items_and_leaves_people_their_part(trained, report):
-    rows = report(trained).text
-    rows = rows[rows.rindex("TRIPOD+AI") :]
+def test_the_tripod_checklist_has_all_items_and_leaves_people_their_part(run_page):
+    rows = run_page.text
+    rows = rows[rows.rindex("item asks for answer") :]
     for item in range(1, 28):
         assert re.search(rf"\b{item}[a-g]? ", rows), item
     for asked in ("ethical approval", "funding", "conflicts of interest"):
@@ -95,9 +133,10 @@ def test_the_tripod_checklist_has_all_items_and_leaves_people_their_part(trained
 
 
 def test_prevalence_is_the_one_asked_for(trained, report):
-    assert "7.5 %" in report(trained, "--prevalence", "0.075", "0.3").text
-    assert "30 %" in report(trained, "--prevalence", "0.075", "0.3").text
-    assert "7.5 %" not in report(trained).text
+    text = report(trained, "--prevalence", "0.075", "0.3").text
+    assert "At a prevalence of 7.5 %" in text
+    assert "At a prevalence of 30 %" in text
+    assert "At a prevalence of 20 %" not in text
 
 
 # ---- what is not in it ----
@@ -106,7 +145,7 @@ def test_prevalence_is_the_one_asked_for(trained, report):
 def test_no_images_means_none(trained, report):
     page = report(trained, "--no-images")
     assert not page.all("img")
-    assert "data:image" not in page.source
+    assert "data:image/jpeg" not in page.source
     assert "no patient images" in page.text
     assert "Left out with --no-images" in page.text
 
@@ -125,10 +164,9 @@ def test_missing_parts_are_said(copied, report, demo):
     assert [each["id"] for each in page.all("section")] == SECTIONS
 
 
-def test_nothing_of_this_machine_stands_in_the_page(trained, report, demo):
-    source = report(trained).source
-    assert str(trained) not in source
-    assert str(demo) not in source
+def test_nothing_of_this_machine_stands_in_the_page(trained, run_page, demo):
+    assert str(trained) not in run_page.source
+    assert str(demo) not in run_page.source
 
 
 # ---- what it refuses ----
@@ -200,8 +238,8 @@ def test_wrong_options_are_refused(cli, trained, tmp_path, options, said):
 # ---- how it is read ----
 
 
-def test_the_page_stands_alone_and_is_accessible(study, report):
-    page = report(study)
+def test_the_page_stands_alone_and_is_accessible(study_page):
+    page = study_page
     names = {name for name, _ in page.elements}
     assert not names & {"iframe", "object", "embed"}
     for _, attributes in page.elements:
@@ -218,13 +256,13 @@ def test_the_page_stands_alone_and_is_accessible(study, report):
     assert {link["href"][1:] for link in page.all("a")} <= set(ids)
 
 
-def test_numbers_are_never_nan(study, trained, report):
-    for folder in (study, trained):
-        assert not re.search(r"\bnan\b", report(folder).text, re.IGNORECASE)
+def test_numbers_are_never_nan(study_page, run_page):
+    for page in (study_page, run_page):
+        assert not re.search(r"\bnan\b", page.text, re.IGNORECASE)
 
 
-def test_the_same_run_gives_the_same_page(trained, report):
-    assert report(trained).source == report(trained).source
+def test_the_same_run_gives_the_same_page(trained, run_page, report):
+    assert report(trained).source == run_page.source
 
 
 def test_pdf_and_figures(trained, report, tmp_path):
@@ -242,16 +280,15 @@ def test_pdf_and_figures(trained, report, tmp_path):
         assert "TRIPOD+AI checklist" in text
 
 
-def test_a_browser_shows_it_without_complaint(trained, report, tmp_path):
+def test_a_browser_shows_it_without_complaint(run_page, tmp_path):
     browser = shutil.which("chromium") or shutil.which("google-chrome")
     if browser is None:
         pytest.skip("no chromium on this machine")
-    report(trained)
     done = subprocess.run(
         [
             *(browser, "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr"),
             *(f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom"),
-            (tmp_path / "page.html").as_uri(),
+            (run_page.folder / "page.html").as_uri(),
         ],
         capture_output=True,
         text=True,

@@ -22,6 +22,7 @@ from osteofusion.report.reading import difference, from_dict, fusion_verdict
 from osteofusion.report.words import estimate, percent, persons
 
 CLASSES = ["normal", "low_bmd"]
+MINUS = "\N{MINUS SIGN}"
 
 
 def predictions(arms, *, n=80, folds=2, repeats=1, seed=0):
@@ -107,7 +108,7 @@ def test_pooling_counts_what_an_arm_was_not_asked_about():
 def test_numbers_in_words():
     assert estimate({"value": 0.5, "low": 0.25, "high": 0.75}) == "0.500\n0.250 to 0.750"
     signed = {"value": -0.01, "low": -0.02, "high": 0.005}
-    assert estimate(signed, signed=True) == "−0.010\n−0.020 to +0.005"
+    assert estimate(signed, signed=True) == "-0.010\n-0.020 to +0.005".replace("-", MINUS)
     assert estimate({"value": 0.5, "low": 0.5, "high": 0.5, "method": "constant"}) == "0.500"
     assert estimate({"value": None, "reason": "no row"}) == "n/a"
     assert persons({"value": 3.2, "low": -1.0, "high": 9.9}) == "3\n0 to 10"

@@ -191,7 +191,7 @@ def test_more_epochs_are_gone_on_to_in_every_arm(cli, ablated, tmp_path):
 def test_a_kill_in_an_arm_leaves_a_run_that_goes_on(cli, tmp_path):
     options = [*cli.toy, "--ablation", "true", "--early_stopping.patience", "9999"]
     command = [sys.executable, "-m", "osteofusion", "fit", "--config", "binary.yaml", *options]
-    epochs = 12
+    epochs = 6
     process = subprocess.Popen(
         [*command, "--trainer.max_epochs", str(epochs)],
         cwd=tmp_path,
@@ -286,10 +286,10 @@ def test_readings_alone_train_nothing(demo, tmp_path):
     assert (tmp_path / "ablation.csv").is_file()
 
 
-def test_a_writer_is_needed(tmp_path):
+def test_a_writer_is_needed():
     trainer = Trainer(logger=False, enable_checkpointing=False, callbacks=[ModalityAblation()])
     with pytest.raises(ConfigError, match="add one to the trainer's callbacks"):
-        trainer.callbacks[-1].setup(trainer, None, "fit")
+        ModalityAblation().setup(trainer, None, "fit")
 
 
 def test_a_cohort_without_images_has_nothing_to_ablate(cli, clinic, tmp_path):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from osteofusion.data.manifest import load_manifest
 from osteofusion.data.transforms import Augmentation
 from osteofusion.errors import ConfigError, OsteofusionError
 from osteofusion.training.datamodule import RadiographDataModule
@@ -156,3 +157,12 @@ def test_two_processes_may_draw_the_demo_at_once(monkeypatch, tmp_path):
     monkeypatch.setenv("OSTEOFUSION_CACHE", str(tmp_path))
     monkeypatch.setattr(demo, "write_demo", overtaken)
     assert len(RadiographDataModule(arm="tabular").cohort.table) == 39
+
+
+def test_shipped_folds_are_found_by_name(tmp_path, monkeypatch):
+    shipped = RadiographDataModule(splits="mendeley_folds.csv").hparams["splits"]
+    assert shipped == load_manifest("mendeley").splits
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mendeley_folds.csv").write_text("mine")
+    mine = RadiographDataModule(splits="mendeley_folds.csv").hparams["splits"]
+    assert mine == str(tmp_path / "mendeley_folds.csv")
