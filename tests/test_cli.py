@@ -78,7 +78,7 @@ def report(capsys, *arguments):
 def test_help_names_every_command(capsys, arguments):
     assert main(arguments) == 0
     text = capsys.readouterr().out
-    for command in ("fit", "test", "validate", "predict", "cohort", "demo"):
+    for command in ("fit", "test", "validate", "predict", "study", "report", "cohort", "demo"):
         assert f"\n  {command} " in text
 
 

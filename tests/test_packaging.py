@@ -19,17 +19,18 @@ import osteofusion
 from osteofusion.data.manifest import load_manifest
 from osteofusion.resources import find_shipped, shipped_names
 assert Path(osteofusion.__file__).is_relative_to(sys.argv[1]), osteofusion.__file__
-for kind in ("configs", "manifests"):
+for kind in ("configs", "configs/studies", "manifests"):
     for name in shipped_names(kind):
         assert find_shipped(kind, name).is_relative_to(sys.argv[1])
         print(f"{kind}/{name}")
+assert (Path(osteofusion.__file__).parent / "notebooks" / "walkthrough.ipynb").is_file()
 assert load_manifest("mendeley").name == "mendeley"
 assert find_shipped("configs", "../manifests/demo.yaml") is None
 """
 
 
 def shipped(kind):
-    return {f"{kind}/{path.name}" for path in (ROOT / kind).glob("*.yaml")}
+    return {path.relative_to(ROOT).as_posix() for path in (ROOT / kind).rglob("*.yaml")}
 
 
 @pytest.fixture(scope="module")

@@ -21,6 +21,7 @@ from reportlab.lib.units import mm
 from reportlab.pdfbase import pdfmetrics
 from reportlab.pdfbase.ttfonts import TTFont
 from reportlab.platypus import (
+    CondPageBreak,
     Flowable,
     Image,
     KeepTogether,
@@ -76,8 +77,15 @@ def write_pdf(
             flow.append(
                 PageBreak() if section.key in ("results", "audits", "tripod") else Spacer(0, 8)
             )
-        flow.append(Text(_markup(section.title), styles["h2"]))
-        flow += _flowables(section.blocks, styles)
+        title, content = (
+            Text(_markup(section.title), styles["h2"]),
+            _flowables(section.blocks, styles),
+        )
+        if content and isinstance(content[0], KeepTogether):  # a figure; its title goes with it
+            content[:1] = [KeepTogether([title, content[0]])]
+        else:
+            content[:0] = [CondPageBreak(130), title]
+        flow += content
     document = SimpleDocTemplate(
         str(path),
         pagesize=A4,
@@ -116,7 +124,7 @@ def _flowables(blocks: Sequence[Block], styles: dict[str, ParagraphStyle]) -> li
         if isinstance(block, Paragraph):
             found.append(Text(_markup(block.text), styles[block.kind]))
         elif isinstance(block, Heading):
-            found.append(Text(_markup(block.text), styles["h3"]))
+            found += [CondPageBreak(110), Text(_markup(block.text), styles["h3"])]
         elif isinstance(block, Bullets):
             found += _bullets(block, styles)
         elif isinstance(block, Grid):
@@ -160,7 +168,7 @@ def _grid(block: Grid, styles: dict[str, ParagraphStyle]) -> list[Flowable]:
                 [_cell(text, styles[look]) for text, look in zip(row, columns, strict=True)]
             )
     table = Table(cells, colWidths=_widths(block), repeatRows=1, style=looks, hAlign="LEFT")
-    return [Text(_markup(block.caption), styles["caption"]), table, Spacer(0, 6)]
+    return [CondPageBreak(70), Text(_markup(block.caption), styles["caption"]), table, Spacer(0, 6)]
 
 
 def _widths(block: Grid) -> list[float]:
@@ -250,8 +258,8 @@ def _styles() -> dict[str, ParagraphStyle]:
         "wrong": like("wrong", textColor=_ALARM, **bold),
         "verdict": like("verdict", **bold),
         "title": like("title", fontSize=16, leading=20, **bold),
-        "h2": like("h2", fontSize=12, leading=16, spaceBefore=8, keepWithNext=1, **bold),
-        "h3": like("h3", fontSize=9.5, leading=13, spaceBefore=5, keepWithNext=1, **bold),
+        "h2": like("h2", fontSize=12, leading=16, spaceBefore=8, **bold),
+        "h3": like("h3", fontSize=9.5, leading=13, spaceBefore=5, **bold),
         "item": like("item", fontSize=8, leading=10.5, spaceAfter=1),
         "caption": like("caption", fontSize=7, leading=9, textColor=_SOFT),
         "head": like("head", fontSize=6.5, leading=8, spaceAfter=0, **bold),

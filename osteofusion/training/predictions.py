@@ -131,6 +131,7 @@ class PredictionWriter(Callback):
                     "manifest": manifest.name,
                     "citation": manifest.citation,
                     "synthetic": bool(manifest.synthetic_what),
+                    "synthetic_what": manifest.synthetic_what,
                 },
                 "task": data.hparams["task"],
                 "calibration": "none: p_<class> equals raw_<class>",

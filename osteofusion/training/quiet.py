@@ -17,6 +17,7 @@ _NOISE = (
     ".*Checkpoint directory .* exists and is not empty.*",
     ".*callbacks used to create the checkpoint need to be provided.*",
     ".*Grad strides do not match bucket view strides.*",
+    r".*Found \d+ module\(s\) in eval mode.*",  # a frozen backbone
     ".*Using `DistributedSampler` with the dataloaders.*",  # copies are dropped
 )
 

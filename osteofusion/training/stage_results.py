@@ -86,7 +86,8 @@ def compare_stages(
     differences = [each for each in evaluation.differences if each.second in shown]
     console.print(render_differences(replace(evaluation, differences=differences)))
     if described["synthetic"]:
-        console.print("These figures are from synthetic data.", style="bold red")
+        what = described["synthetic_what"]
+        console.print(f"These figures are from {what}.", style="bold red")
     console.print(f"Source: {described['citation']}", style="dim")
     print(f"Stages folder: {folder.resolve()}")
 

@@ -86,6 +86,7 @@ def _description(
         "manifest": facts["manifest"],
         "citation": facts["citation"],
         "synthetic": facts["synthetic"],
+        "synthetic_what": facts["synthetic_what"],
         "arms": list(study.arms),
         "variants": study.variants,
         "seeds": list(study.seeds),
@@ -205,8 +206,7 @@ def _show(
         f"{records.tried} configurations were tried, and test folds were looked at {looks} times."
     )
     if facts["synthetic"]:
-        console.print("These figures are from SYNTHETIC DEMO DATA. On real data:", style="bold red")
-        print("  --data.manifest mendeley --data.root DIR")
+        console.print(f"These figures are from {facts['synthetic_what']}.", style="bold red")
     console.print(f"Source: {facts['citation']}", style="dim")
     print(f"Study folder: {records.out}")
 
