@@ -120,7 +120,13 @@ def study(trained, tmp_path_factory):
     cohort = pd.read_csv(out / "cohort.csv", dtype={"subject_id": str})
     rng, low = np.random.default_rng(0), (cohort["label"] != "normal").to_numpy()
     tables = []
-    for arm, apart in {"fused": 3, "tabular": 2.5, "image": 0.5, "age": 2}.items():
+    for arm, apart in {
+        "fused": 3,
+        "tabular": 2.5,
+        "image": 0.5,
+        "age": 2,
+        "fused_without_image": 2.5,
+    }.items():
         p = 1 / (1 + np.exp(-(apart * (low - 0.5) + rng.normal(size=len(low)))))
         drawn = cohort[["subject_id", "image", "group", "site", "region"]].assign(
             variant="base", split="test", fold=cohort["group"] % 2, repeat=0, arm=arm, seed=42,

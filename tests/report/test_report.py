@@ -80,6 +80,13 @@ def test_a_study_is_reported_whole(study, study_page):
     assert "base-fused-r0-f1-s42: It failed." in page.text
 
 
+def test_what_happens_without_a_modality_is_said(study_page, run_page):
+    assert "the fused model asked otherwise fused, image withheld" in study_page.text
+    assert "With its images withheld the fused model changes by" in study_page.text
+    assert "The fused model without a modality: not here." not in study_page.text
+    assert "The fused model without a modality: not here." in run_page.text
+
+
 def test_audits_of_a_study_are_reported(study_page):
     text = study_page.text
     assert "nearest film accuracy, copied films 0.860 0.730" in text
