@@ -9,16 +9,21 @@ from concurrent.futures import Future
 from typing import Any
 
 import pandas as pd
-from rich import box
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from osteofusion.data.labels import task_classes
 from osteofusion.errors import OsteofusionError
-from osteofusion.evaluation import Evaluation, combine_subjects, evaluate, render_table
-from osteofusion.evaluation.calibration import calibrate_folds
-from osteofusion.evaluation.decisions import decide
+from osteofusion.evaluation import (
+    Evaluation,
+    calibrate_folds,
+    combine_subjects,
+    decide,
+    evaluate,
+    reading,
+    render_differences,
+    render_table,
+)
 from osteofusion.files import atomic_path, write_text
 from osteofusion.training.study.collect import Collected, collect, comparable
 from osteofusion.training.study.config import Study
@@ -198,7 +203,9 @@ def _show(
         if len(evaluations) > 1:
             console.print(f"Variant {name}" if name != BETWEEN else "Variants", style="bold")
         console.print(render_table(evaluation))
-        console.print(_differences(evaluation))
+        console.print(render_differences(evaluation))
+        if name != BETWEEN:
+            console.print(escape(reading(evaluation)), style="bold")
     for sentence in audits:
         console.print(sentence, markup=False)
     looks = len(records.looks())
@@ -209,24 +216,6 @@ def _show(
         console.print(f"These figures are from {facts['synthetic_what']}.", style="bold red")
     console.print(f"Source: {facts['citation']}", style="dim")
     print(f"Study folder: {records.out}")
-
-
-def _differences(evaluation: Evaluation) -> Table:
-    """Paired differences in AUROC; those of the other metrics are in `evaluation.json`."""
-    metric = "auroc" if len(evaluation.classes) == 2 else "macro_auroc"
-    name = metric.replace("_auroc", " AUROC").replace("auroc", "AUROC")
-    table = Table(title=f"Differences in {name}", box=box.SIMPLE_HEAD, padding=(0, 1))
-    for heading in ("first less second", "difference", "95 % interval", "p", "p adjusted"):
-        table.add_column(heading)
-    for pair in evaluation.differences:
-        found = pair.estimate
-        if pair.metric != metric or found.value is None:
-            continue
-        interval = "" if found.low is None else f"{found.low:+.3f} to {found.high:+.3f}"
-        values = ["" if p is None else f"{p:.3f}" for p in (pair.p, pair.p_adjusted)]
-        names = escape(f"{pair.first} - {pair.second}".replace("_", " "))
-        table.add_row(names, f"{found.value:+.3f}", interval, *values)
-    return table
 
 
 def _write(records: Records, name: str, content: Any) -> None:
