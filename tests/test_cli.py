@@ -106,7 +106,7 @@ def test_help_needs_none_of_the_heavy_packages():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["cohrt"], "Unknown command 'cohrt'; the commands are manifest, cohort, audit, demo, fit"),
+        (["cohrt"], "Unknown command 'cohrt'; the commands are manifest, cohort, audit, demo, study"),
         (["cohort"], "osteofusion cohort: the following arguments are required: --manifest; see"),
         (["cohort", "--manifest", "demo", "--speed", "9"], "unrecognized arguments: --speed 9"),
         (["cohort", "--manifest", "mendely", "--root", "."], "Did you mean 'mendeley'?"),
@@ -335,7 +335,7 @@ def test_demo_writes_what_cohort_reads(capsys, tmp_path):
     assert main(["demo", "--out", str(out), "--subjects", "40", "--seed", "3"]) == 0
     assert f"--data.root {out}" in capsys.readouterr().out
     found = report(capsys, "--manifest", "demo", "--root", out)
-    assert found["synthetic"] is True
+    assert found["synthetic"].startswith("SYNTHETIC DEMO DATA")
     assert found["joined"] == 39
     assert len(found["rows_without_image"]) == 1
     assert found["conflicting_groups"]

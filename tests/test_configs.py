@@ -56,7 +56,11 @@ def test_config_runs_at_toy_size(cli, roots, tmp_path, name):
     assert bool(result.warnings) == name.startswith("seeds/knee")
 
 
-@pytest.mark.parametrize("name", STUDIES)
+@pytest.mark.parametrize(
+    "name",
+    # The others have a dozen cells and more.
+    [pytest.param(n, marks=[] if n == "ablation.yaml" else pytest.mark.slow) for n in STUDIES],
+)
 def test_study_runs_at_toy_size(cli, roots, tmp_path, name):
     study = load_study(path := find_study(name))
     # Each variant keeps all in which it differs but its backbone; of equal ones, one.

@@ -218,8 +218,8 @@ def test_stages_that_do_not_belong_together_are_refused(cli, toy, tmp_path, chan
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["binary.yaml"], "second"),
-        ([], "first"),
+        (["binary.yaml"], "takes two configs first"),
+        (["--data.root", "a"], "takes two configs first"),
         (["binary.yaml", "tree_class.yaml"], "Did you mean three_class.yaml?"),
         (["three_class.yaml", "binary.yaml"], "is not finer than"),
         (["binary.yaml", "three_class.yaml", "--data.task", "binary"], "--data.task is set by"),
@@ -229,8 +229,9 @@ def test_stages_that_do_not_belong_together_are_refused(cli, toy, tmp_path, chan
         (["binary.yaml", "three_class.yaml", "--data.folds", "40"], "40 folds"),
     ],
 )
-def test_wrong_stages_are_refused(cli, tmp_path, arguments, said):
-    result = cli("stages", *arguments, cwd=tmp_path)
+def test_wrong_stages_are_refused(cli, toy, tmp_path, arguments, said):
+    options = toy if len(arguments) > 1 and arguments[0].endswith(".yaml") else ()
+    result = cli("stages", *arguments[:2], *options, *arguments[2:], cwd=tmp_path)
     assert result.code == 2
     assert said in result.err
     assert result.err.count("osteofusion: error: ") == 1

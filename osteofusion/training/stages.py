@@ -65,16 +65,22 @@ def run(arguments: list[str]) -> int:
     parser = Parser(
         prog="osteofusion stages",
         usage="osteofusion stages FIRST SECOND [--out DIR] [options of osteofusion fit]",
-        description="Train FIRST (two classes), carry encoders and fusion over to SECOND (three "
-        "classes), train SECOND from scratch on the same split, and compare the two. With "
-        "--data.folds and without --data.fold all folds are run and pooled.",
+        description="Train config FIRST (two classes), carry encoders and fusion over to config "
+        "SECOND (three classes), train SECOND from scratch on the same split, and compare the "
+        "two. With --data.folds and without --data.fold all folds are run and pooled.",
         allow_abbrev=False,
     )
-    parser.add_argument("first", help="config of the first stage, such as binary.yaml")
-    parser.add_argument("second", help="config of the second, such as three_class.yaml")
     parser.add_argument("--out", type=Path, help="folder to make, or to go on with")
-    given, options = parser.parse_known_args(arguments)
-    request = _resolve([given.first, given.second], options)
+    if {"-h", "--help"} & set(arguments):
+        parser.parse_args(["--help"])
+    configs = arguments[:2]
+    if len(configs) < 2 or any(name.startswith("-") for name in configs):
+        raise ConfigError(
+            "osteofusion stages takes two configs first: osteofusion stages binary.yaml "
+            "three_class.yaml."
+        )
+    given, options = parser.parse_known_args(arguments[2:])
+    request = _resolve(configs, options)
     folder, ours = _folder(given.out, request)
     if _is_first_process() and not (folder / _REQUEST).is_file():
         folder.mkdir(parents=True, exist_ok=True)

@@ -34,7 +34,7 @@ def test_two_processes_make_one_run(cli, tmp_path):
     assert [path.name for path in (tmp_path / "runs" / "binary").iterdir()] == ["version_0"]
     run = tmp_path / "runs" / "binary" / "version_0"
     assert [path.name for path in (run / "logs").iterdir()] == ["part_0"]
-    for once in ("This run uses SYNTHETIC", "Run folder:", "In brackets", "epoch 0", "Source:"):
+    for once in ("This run uses SYNTHETIC", "Run folder:", "test rows:", "epoch 0", "Source:"):
         assert done.stdout.count(once) == 1, done.stdout
     warned = [line for line in done.stderr.splitlines() if line]
     assert len(warned) == 1  # the one below; nothing of Lightning's
