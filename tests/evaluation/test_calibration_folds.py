@@ -174,8 +174,8 @@ def test_agreement_against_statsmodels():
     [
         ([0.2, 0.4], [1, 1], "one kind"),
         ([0.5, 0.5], [0, 1], "the same probability"),
-        ([0.0, 1.0], [0, 1], "separate the rows"),
-        ([1.0, 0.0], [0, 1], "separate the rows"),
+        ([0.0, 1.0], [0, 1], "separate the classes"),
+        ([1.0, 0.0], [0, 1], "separate the classes"),
     ],
 )
 def test_agreement_of_degenerate_rows_has_a_reason(scores, low, reason):

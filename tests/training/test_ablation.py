@@ -172,6 +172,7 @@ def test_a_finished_ablation_is_scored_again_and_not_trained(cli, ablated, tmp_p
     assert json.loads((run / "metrics.json").read_text()) == json.loads(metrics)
 
 
+@pytest.mark.slow
 def test_more_epochs_are_gone_on_to_in_every_arm(cli, ablated, tmp_path):
     run = tmp_path / "runs" / "binary" / "version_0"
     shutil.copytree(ablated[0], run)
@@ -324,6 +325,7 @@ def test_a_fused_checkpoint_is_tested_without_its_ablation(cli, ablated, tmp_pat
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="gloo over subprocesses")
+@pytest.mark.slow
 def test_two_processes_ablate_one_run(cli, tmp_path):
     distributed = ("--trainer.accelerator=cpu", "--trainer.devices=2", "--trainer.strategy=ddp")
     command = [sys.executable, "-m", "osteofusion", "fit", "--config", "binary.yaml", *cli.toy]
