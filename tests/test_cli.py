@@ -106,7 +106,10 @@ def test_help_needs_none_of_the_heavy_packages():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["cohrt"], "Unknown command 'cohrt'; the commands are manifest, cohort, audit, demo, study"),
+        (
+            ["cohrt"],
+            "Unknown command 'cohrt'; the commands are manifest, cohort, audit, demo, study",
+        ),
         (["cohort"], "osteofusion cohort: the following arguments are required: --manifest; see"),
         (["cohort", "--manifest", "demo", "--speed", "9"], "unrecognized arguments: --speed 9"),
         (["cohort", "--manifest", "mendely", "--root", "."], "Did you mean 'mendeley'?"),
