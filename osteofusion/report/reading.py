@@ -117,6 +117,12 @@ def limits(material: Material) -> list[str]:
         "another machine or another training run would change.",
         "An interval of a difference that holds 0 does not mean that two arms are equal.",
     ]
+    if suspect := material.audits.get("pairing", {}).get("suspect"):
+        named = " and ".join(map(words, suspect))
+        said.append(
+            f"Radiographs and rows may not belong together in the class {named} (see the audits), "
+            "so what an image adds there cannot be trusted."
+        )
     if material.evaluation.get("n_folds", 1) == 1:
         said.append(
             "One split is one draw: another one moves every figure. No p value is given from it; "

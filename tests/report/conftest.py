@@ -48,6 +48,7 @@ AUDITS = {
         "title": "Do radiographs and rows belong together?",
         "reason": None,
         "verdict": ["Perhaps not."],
+        "suspect": ["normal"],
         "notes": [],
         "films": [
             {"sexes_differ": True, "years_apart": 40.0, "rows": [

@@ -89,6 +89,7 @@ def test_what_happens_without_a_modality_is_said(study_page, run_page):
 
 def test_audits_of_a_study_are_reported(study_page):
     text = study_page.text
+    assert "may not belong together in the class normal" in text
     assert "nearest film accuracy, copied films 0.860 0.730" in text
     assert "sex normal AUROC 0.600 0.400 to 0.800" in text
     assert "< 0.001 stands out" in text

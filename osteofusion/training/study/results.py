@@ -170,13 +170,13 @@ def _audit(settings: dict[str, Any], rows: pd.DataFrame) -> tuple[dict[str, Any]
 
 
 def _write_audits(records: Records, audits: Future[tuple[dict[str, Any], str]]) -> list[str]:
-    """Write them; the first verdict of each for the terminal."""
+    """Write them; their verdicts for the terminal."""
     found, error = audits.result()
     if error:
         return [f"The audits could not be run: {error}"]
     _write(records, "audits", found)
-    first = [f"{part['title']}: {part['verdict'][0]}" for part in found.values() if part["verdict"]]
-    return [*first, f"All of it: {records.out / 'audits.json'}"]
+    said = [f"{each['title']}: {' '.join(each['verdict'])}" for each in found.values()]
+    return [*said, f"All of it: {records.out / 'audits.json'}"]
 
 
 def _of_variant(rows: pd.DataFrame, variant: str) -> pd.DataFrame:
