@@ -10,6 +10,7 @@ from pathlib import Path
 import yaml
 
 from osteofusion.data.manifest import Manifest
+from osteofusion.training.study.config import load_study
 
 README = Path(__file__).resolve().parents[1] / "README.md"
 
@@ -34,9 +35,17 @@ def test_python_example_runs_without_lightning_pandas_and_opencv(tmp_path):
 
 
 def test_the_manifest_example_is_valid():
-    (text,) = blocks("yaml")
+    _, text = blocks("yaml")
     manifest = Manifest.model_validate(yaml.safe_load(text))
     assert manifest.features == ["age", "height", "female", "fracture_history"]
+
+
+def test_the_study_example_is_valid(tmp_path):
+    text, _ = blocks("yaml")
+    (tmp_path / "study.yaml").write_text(text)
+    study = load_study(tmp_path / "study.yaml")
+    assert list(study.variants) == ["concat", "gated"]
+    assert study.repeats == 3
 
 
 def test_every_command_of_the_readme_exists():

@@ -133,7 +133,9 @@ def read_material(folder: Path) -> Material:
         _require(folder, _STAGES_FILES, "staged run", "run `osteofusion stages` again to finish it")
         return _read_stages(folder)
     if (folder / "config.yaml").is_file():
-        _require(folder, _RUN_FILES, "run", "finish it with `--ckpt_path last`, or fit it again")
+        last = folder / "checkpoints" / "last.ckpt"
+        again = f"`osteofusion fit --config {folder / 'config.yaml'} --ckpt_path {last}`"
+        _require(folder, _RUN_FILES, "run", f"finish it with {again}, or fit it again")
         return _read_run(folder)
     raise ReportError(
         f"{folder} is no run or study folder (it holds neither config.yaml nor study.yaml nor "

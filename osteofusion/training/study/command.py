@@ -87,9 +87,9 @@ def _work(path: Path, study: Study, given: dict[str, str], out: Path) -> Records
         write_text(out / "study.yaml", yaml.safe_dump(resolved, sort_keys=False))
         before = f"; {len(records.finished)} are done" if records.finished else ""
         print(
-            f"Study {path.stem}: {len(records.cells)} cells = {len(study.variants)} variants x "
-            f"{len(study.arms)} arms x {len(study.seeds)} seeds x {len(folds.pairs)} test folds"
-            f"{before}. Folder: {out}"
+            f"Study {path.stem}: {len(records.cells)} cells (variants {len(study.variants)}, arms "
+            f"{len(study.arms)}, seeds {len(study.seeds)}, test folds {len(folds.pairs)}){before}. "
+            f"Folder: {out}"
         )
         run_open(records, executor, study.executor)
         # Only now: whoever waits for the first cell need not wait for what evaluates the last.
