@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 import warnings
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
@@ -24,6 +25,13 @@ settings.register_profile("machine", deadline=None)
 settings.load_profile("machine")
 
 SHARED = Path(__file__).resolve().parents[1] / ".." / "shared" / "data"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _interruptible():
+    """A shell has what it puts into the background ignore Ctrl-C, which tests send."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)
