@@ -353,7 +353,8 @@ def _spread(values: Tensor, preprocessing: ClinicalPreprocessing) -> Tensor:
     """Deviation (D,) of each scaled number among the rows; 1 for 0/1 values and constants."""
     spread = values.new_ones(values.shape[1])
     scaled = (preprocessing.mean != 0) | (preprocessing.scale != 1)
-    spread[: len(scaled)][scaled] = values[:, : len(scaled)][:, scaled].std(dim=0, correction=0)
+    if scaled.any():
+        spread[: len(scaled)][scaled] = values[:, : len(scaled)][:, scaled].std(dim=0, correction=0)
     return torch.where(spread > 0, spread, torch.ones_like(spread))
 
 
