@@ -93,8 +93,8 @@ def from_cohort(manifests: Sequence[str], roots: Sequence[Path], *, progress: bo
     roles = {name: cohort.manifest.columns[name] for name in names}
     kept = {name: c for name, c in roles.items() if c.role in ("feature", "outcome")}
     title = f"{report.manifest}{'' if several else f': {report.title}'}"
-    if report.synthetic:
-        notes.append(report.synthetic)
+    if report.synthetic_what:
+        notes.append(report.synthetic_what)
     return Collection(title, rows, table[list(kept)], kept, _no_divisions(len(rows)), notes)
 
 

@@ -19,14 +19,14 @@ from osteofusion.data.manifest import Manifest
 class JoinReport:
     """Findings of :func:`osteofusion.data.cohort.build_cohort`; nothing is dropped in silence.
 
-    `synthetic` says what of the data is, if anything. Lists hold subject IDs, image paths relative
-    to the root, or the findings themselves.
+    `synthetic_what` says what of the data is synthetic, if anything. Lists hold subject IDs,
+    image paths relative to the root, or the findings themselves.
     """
 
     manifest: str
     title: str
     citation: str
-    synthetic: str
+    synthetic_what: str
     root: str
     rows: int = 0
     images: int = 0
@@ -70,7 +70,7 @@ class JoinReport:
             manifest=manifest.name,
             title=manifest.title,
             citation=manifest.citation,
-            synthetic=manifest.synthetic_what,
+            synthetic_what=manifest.synthetic_what,
             root=str(root),
         )
 
@@ -81,7 +81,7 @@ class JoinReport:
             manifest=united.name,
             title=united.title,
             citation=united.citation,
-            synthetic=united.synthetic_what,
+            synthetic_what=united.synthetic_what,
             root=", ".join(report.root for report in reports),
             rows=sum(report.rows for report in reports),
             images=sum(report.images for report in reports),
@@ -90,7 +90,7 @@ class JoinReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        return dataclasses.asdict(self)
+        return {**dataclasses.asdict(self), "synthetic": bool(self.synthetic_what)}
 
     @property
     def problems(self) -> list[str]:
@@ -133,8 +133,8 @@ class JoinReport:
         table.add_section()
         table.add_row("nothing found", "0", ", ".join(absent), style="dim")
         parts: list[RenderableType] = [table, Text(f"Source: {self.citation}", style="dim")]
-        if self.synthetic:
-            parts.insert(0, Text(self.synthetic, "bold red"))
+        if self.synthetic_what:
+            parts.insert(0, Text(self.synthetic_what, "bold red"))
         return Group(*self.sites, *parts)
 
     def lines(self) -> list[tuple[str, str, list[str]]]:

@@ -20,7 +20,7 @@ def test_invented_labels_are_called_so(hands):
     cohort = build_cohort("rsna_boneage", hands)
     assert not cohort.manifest.synthetic
     assert cohort.manifest.synthetic_what.startswith("SYNTHETIC LABELS")
-    for text in (cohort.manifest.title, cohort.manifest.citation, cohort.report.synthetic):
+    for text in (cohort.manifest.title, cohort.manifest.citation, cohort.report.synthetic_what):
         assert "SYNTHETIC" in text
 
 
@@ -28,7 +28,7 @@ def test_invented_labels_are_called_so(hands):
 def test_other_labels_are_not(hands, tmp_path, columns):
     cohort = build_cohort("rsna_boneage", hands, labels=label_file(hands, tmp_path, **columns))
     assert cohort.manifest.synthetic_what == ""
-    assert cohort.report.synthetic == ""
+    assert cohort.report.synthetic_what == ""
     assert "SYNTHETIC" not in cohort.manifest.title + cohort.manifest.citation
 
 
