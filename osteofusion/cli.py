@@ -27,6 +27,12 @@ evidence
   stages      train two classes, carry the model over to three, compare with a fresh start
   report      one page, PDF and model card of a run or a study
 
+clinic
+  explain     saliency maps, clinical attributions and permutation importance of a run
+  export      write a checkpoint as a bundle that predicts without the machine that trained it
+  serve       predict from a bundle over HTTP, with a page for the browser
+  predict     --bundle DIR: from a bundle, without Lightning or torch
+
 data
   manifest    init: draft a manifest by looking at images and a table; check: hold it to the data
   cohort      join images to table rows by subject ID and report what does not fit
@@ -68,6 +74,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             "study": _study,
             "stages": _stages,
             "report": _report,
+            "explain": _explain,
+            "export": _export,
+            "serve": _serve,
             **dict.fromkeys(_TRAINING, lambda _: _train(arguments)),
         }
         if command not in commands:
@@ -107,6 +116,10 @@ def _fail(sentence: str) -> int:
 
 
 def _train(arguments: list[str]) -> int:
+    if arguments[0] == "predict" and any(a.split("=")[0] == "--bundle" for a in arguments):
+        from osteofusion.serving.predict_command import run as predict
+
+        return predict(arguments[1:])
     from osteofusion.training.cli import run
 
     return run(arguments)
@@ -138,6 +151,24 @@ def _stages(arguments: list[str]) -> int:
 
 def _report(arguments: list[str]) -> int:
     from osteofusion.report.command import run
+
+    return run(arguments)
+
+
+def _explain(arguments: list[str]) -> int:
+    from osteofusion.explain.command import run
+
+    return run(arguments)
+
+
+def _export(arguments: list[str]) -> int:
+    from osteofusion.serving.command import run
+
+    return run(arguments)
+
+
+def _serve(arguments: list[str]) -> int:
+    from osteofusion.serving.server import run
 
     return run(arguments)
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from osteofusion.errors import OsteofusionError
 
 
 @contextmanager
@@ -30,6 +33,30 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield a new folder beside ``path``; rename it to ``path`` when the block succeeds.
+
+    ``path`` may be an empty folder; an exception leaves nothing behind.
+
+    Raises:
+        OsteofusionError: ``path`` exists and is not an empty folder.
+    """
+    path = Path(path).resolve()
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        raise OsteofusionError(f"{path} already exists; remove it or choose another folder.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+    try:
+        yield temporary
+        temporary.chmod(0o777 & ~_UMASK)
+        if path.exists():
+            path.rmdir()  # Windows does not rename over an empty folder
+        os.replace(temporary, path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import io
 import os
 import signal
+import subprocess
+import sys
+import time
 import warnings
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
@@ -98,6 +101,26 @@ class Cli:
         result = self("fit", "--config", config, *self.toy, *options, cwd=cwd)
         assert result.code == 0, result.err
         return result
+
+    def killed_once(self, begun: Path, *arguments: object, cwd: Path) -> None:
+        """Run a command in a process of its own, and kill it as soon as `begun` is a file."""
+        process = subprocess.Popen(
+            [sys.executable, "-m", "osteofusion", *map(str, arguments)],
+            cwd=cwd,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            until = time.monotonic() + 180
+            while not begun.is_file():
+                assert process.poll() is None, process.communicate()[1]
+                assert time.monotonic() < until
+                time.sleep(0.02)
+        finally:
+            process.kill()
+            process.communicate(timeout=60)
 
 
 @pytest.fixture(scope="session")

@@ -107,7 +107,10 @@ def test_variant_trains_a_step_with_its_own_backbone(cli, roots, tmp_path, name,
     study = load_study(path := find_study(name))
     config = base_config(study, path)
     changed = {**study.settings, **study.variants[variant], "model.arm": study.arms[0]}
-    settings = [f"--{key}={json.dumps(value)}" for key, value in changed.items()]
+    settings = [
+        f"--{key}={value if isinstance(value, str) else json.dumps(value)}"
+        for key, value in changed.items()
+    ]
     options = (*data_options(config, roots), *settings, *ONE_STEP)
     result = cli("fit", "--config", config, *options, cwd=tmp_path)
     assert result.code == 0, result.err

@@ -144,6 +144,8 @@ def test_fit_leaves_a_whole_run(cli, tmp_path, task, arm):
         assert word in result.out
     assert result.out.count("SYNTHETIC DEMO DATA") == 2  # before and after
     assert "--data.manifest mendeley --data.root DIR" in result.out
+    assert "Training: at most 1 epoch, fewer when" in result.out
+    assert "written after 1 epoch." in result.out
     assert result.warnings == []
     assert result.err == ""
 

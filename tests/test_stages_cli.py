@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import signal
-import subprocess
 import sys
-import time
 
 import pandas as pd
 import pytest
@@ -139,26 +135,8 @@ def test_finished_parts_are_not_run_again(cli, toy, staged, tmp_path):
 @pytest.mark.slow
 def test_a_kill_in_stage_two_leaves_stages_that_go_on(cli, toy, tmp_path):
     options = [*toy, "--early_stopping.patience=9999", "--trainer.max_epochs=6", "--out", "out"]
-    command = [sys.executable, "-m", "osteofusion", "stages", "binary.yaml", "three_class.yaml"]
-    process = subprocess.Popen(
-        [*command, *options],
-        cwd=tmp_path,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
     begun = tmp_path / "out" / "staged" / "checkpoints" / "last.ckpt"
-    try:
-        started = time.monotonic()
-        while not begun.is_file():
-            assert process.poll() is None, process.communicate()[1]
-            assert time.monotonic() - started < 180
-            time.sleep(0.02)
-        process.send_signal(signal.SIGKILL)
-        process.communicate(timeout=60)
-    finally:
-        process.kill()
+    cli.killed_once(begun, "stages", "binary.yaml", "three_class.yaml", *options, cwd=tmp_path)
     carried = (tmp_path / "out" / "staged" / "carried.json").read_text()
     result = cli("stages", "binary.yaml", "three_class.yaml", *options, cwd=tmp_path)
     assert result.code == 0, result.err

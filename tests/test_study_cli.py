@@ -13,6 +13,9 @@ import pandas as pd
 import pytest
 import yaml
 
+from osteofusion.errors import ConfigError
+from osteofusion.training.study.runner import locked
+
 STUDY = {
     "config": "binary.yaml",
     "settings": {
@@ -26,8 +29,8 @@ STUDY = {
     "executor": {"cpus_per_cell": 1},
 }
 STUDY_FILES = {
-    "study.yaml", "cells.csv", "looks.csv", "predictions.csv", "study.json", "evaluation.json",
-    "decisions.json", "cohort.csv", "join_report.json", "splits.csv",
+    ".lock", "study.yaml", "cells.csv", "looks.csv", "predictions.csv", "study.json",
+    "evaluation.json", "decisions.json", "cohort.csv", "join_report.json", "splits.csv",
 }  # fmt: skip
 
 
@@ -120,6 +123,37 @@ def test_killed_halfway_and_resumed_with_two_workers_it_finds_the_same(whole, de
     assert after["seconds"].tolist()[: len(before)] == before["seconds"].tolist()  # not run again
     for name in ("predictions.csv", "evaluation.json", "decisions.json"):
         assert (tmp_path / "out" / name).read_bytes() == (whole[0] / name).read_bytes()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+def test_sigterm_ends_a_study_as_ctrl_c_does(demo, tmp_path):
+    endless = {"trainer.max_epochs": 99999, "early_stopping.patience": 99999}
+    path = write_study(tmp_path, settings=STUDY["settings"] | endless)
+    words = ["study", "--config", path, "--data.root", demo, "--out", "out"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "osteofusion", *map(str, words)],
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    out = tmp_path / "out"
+    until = time.monotonic() + 120
+    try:
+        while not (out / "study.yaml").is_file() and process.poll() is None:
+            assert time.monotonic() < until
+            time.sleep(0.02)
+        with pytest.raises(ConfigError, match="Another study is at work"), locked(out):
+            pass
+        process.send_signal(signal.SIGTERM)
+        error = process.communicate(timeout=60)[1]
+    finally:
+        process.kill()
+    assert process.returncode == 2, error
+    said = f"Interrupted; finished cells are kept in {out}: the same command goes on there."
+    assert error == f"osteofusion: error: {said}\n"
+    with locked(out):  # its workers are gone too
+        pass
 
 
 @pytest.mark.slow

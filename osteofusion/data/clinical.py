@@ -7,17 +7,18 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
-from sklearn.compose import ColumnTransformer
-from sklearn.impute import MissingIndicator, SimpleImputer
-from sklearn.pipeline import Pipeline
-from sklearn.preprocessing import MinMaxScaler, OneHotEncoder, StandardScaler
 
 from osteofusion.data.manifest import Column, Manifest, normalise_word
 from osteofusion.errors import CohortError, ConfigError
+
+if TYPE_CHECKING:  # else imported where something is fitted: a prediction needs no scikit-learn
+    from sklearn.compose import ColumnTransformer
+    from sklearn.impute import SimpleImputer
+    from sklearn.preprocessing import MinMaxScaler, StandardScaler
 
 MISSING_WORDS = frozenset(  # also as clinics outside English write them
     {"", "na", "n/a", "nan", "null", "-", "--", "?", "unknown", "missing", "not known"}
@@ -66,7 +67,7 @@ def parse_column(
         where = (str(subject), name, int(str(row)), str(cell))
         if cell is not None:
             try:
-                value = _parse_cell(cell, column, decimal)
+                value = parse_cell(cell, column, decimal)
             except (ValueError, OverflowError) as error:
                 unparsable.append(CellProblem(*where, str(error)))
         if column.range is not None and isinstance(value, float):
@@ -81,7 +82,18 @@ def parse_column(
     return pd.Series(values, index=cells.index, dtype=dtype), unparsable, implausible
 
 
-def _parse_cell(cell: object, column: Column, decimal: str) -> str | float | None:
+def parse_cell(cell: object, column: Column, decimal: str = ".") -> str | float | None:
+    """Canonical value of a cell; None where it says that the value is missing.
+
+    Args:
+        cell: What stands in it.
+        column: What the manifest says of its column; the plausible range is not looked at.
+        decimal: Decimal mark of text cells.
+
+    Raises:
+        ValueError: it cannot be read, or is not finite.
+        OverflowError: likewise.
+    """
     if isinstance(cell, (bool, np.bool_)):
         word = "true" if cell else "false"
     elif isinstance(cell, (float, np.floating)) and float(cell).is_integer():
@@ -160,6 +172,13 @@ class Feature:
     unit: str | None = None
     range: tuple[float, float] | None = None
     vocabulary: tuple[str, ...] = ()
+
+    def code(self, value: float | str) -> float:
+        """A value as the matrix holds it: the code of a word, a number as it is."""
+        if self.kind != "categorical":
+            return float(value)
+        known = value in self.vocabulary
+        return float(self.vocabulary.index(str(value)) if known else len(self.vocabulary))
 
 
 @dataclass(frozen=True)
@@ -299,6 +318,12 @@ def fit_preprocessing(
         scaling: ``standard`` brings numeric columns to mean 0 and variance 1, ``minmax`` the
             training rows to [0, 1]; later rows may lie outside.
     """
+    from sklearn.compose import ColumnTransformer
+    from sklearn.impute import MissingIndicator
+    from sklearn.pipeline import Pipeline
+    from sklearn.preprocessing import MinMaxScaler, OneHotEncoder, StandardScaler
+
+    scaler = {"standard": StandardScaler, "minmax": MinMaxScaler}[scaling]
     kinds = [feature.kind for feature in schema.features]
     numeric = [i for i, kind in enumerate(kinds) if kind == "numeric"]
     binary = [i for i, kind in enumerate(kinds) if kind in ("binary", "presence")]
@@ -310,7 +335,7 @@ def fit_preprocessing(
         [
             (
                 "numeric",
-                Pipeline([("fill", _imputer("median")), ("scale", _SCALERS[scaling]())]),
+                Pipeline([("fill", _imputer("median")), ("scale", scaler())]),
                 numeric,
             ),
             ("binary", _imputer("most_frequent"), binary),
@@ -387,15 +412,14 @@ def freeze(transformer: ColumnTransformer, schema: ClinicalSchema) -> dict[str, 
     }
 
 
-_SCALERS: dict[Scaling, type[Any]] = {"standard": StandardScaler, "minmax": MinMaxScaler}
-
-
 def _centre_and_width(scaler: StandardScaler | MinMaxScaler) -> tuple[list[float], list[float]]:
     """What a scaler subtracts from each column, and what it then divides it by."""
-    if isinstance(scaler, MinMaxScaler):  # its own scale_ is the reciprocal
+    if hasattr(scaler, "data_min_"):  # its own scale_ is the reciprocal
         return scaler.data_min_.tolist(), (1 / scaler.scale_).tolist()
     return scaler.mean_.tolist(), scaler.scale_.tolist()
 
 
 def _imputer(strategy: str) -> SimpleImputer:
+    from sklearn.impute import SimpleImputer
+
     return SimpleImputer(strategy=strategy, keep_empty_features=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
 
-from osteofusion.data.radiograph import is_dicom, refusal, require_file, unreadable
+from osteofusion.data.radiograph import is_dicom, is_dicom_data, refusal, require_file, unreadable
 from osteofusion.errors import RadiographError
 
 if TYPE_CHECKING:
@@ -66,7 +66,30 @@ def read_dicom_facts(path: str | os.PathLike[str]) -> DicomFacts:
     Raises:
         RadiographError: the file is missing, damaged or not DICOM, or pydicom is not installed.
     """
-    dataset = _read_header(Path(path))
+    return _facts(_read_header(Path(path)))
+
+
+def facts_in(data: bytes, path: Path) -> DicomFacts | None:
+    """As `read_dicom_facts`, of a file's bytes; None where they are not DICOM.
+
+    Args:
+        data: the whole file.
+        path: for messages, and for its suffix: see `osteofusion.data.radiograph.is_dicom`.
+
+    Raises:
+        RadiographError: the header is damaged, or pydicom is not installed.
+    """
+    if not is_dicom_data(data, path):
+        return None
+    pydicom = require_pydicom(path)
+    try:
+        dataset = pydicom.dcmread(io.BytesIO(data), stop_before_pixels=True, force=True)
+    except Exception as error:  # damaged files raise nearly anything from inside pydicom
+        raise _damaged(path) from error
+    return _facts(dataset)
+
+
+def _facts(dataset: Dataset) -> DicomFacts:
     body_part = _text(dataset, "BodyPartExamined")
     side = _text(dataset, "ImageLaterality") or _text(dataset, "Laterality") or ""
     return DicomFacts(

@@ -364,7 +364,7 @@ def load_manifest(name_or_path: str | os.PathLike[str]) -> Manifest:
             )
         path = shipped
     try:
-        content: Any = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+        content: Any = yaml.load(path.read_text(encoding="utf-8"), Loader=StrictLoader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         where = getattr(error, "problem_mark", None)
         line = f" near line {where.line + 1}" if where is not None else ""
@@ -416,7 +416,7 @@ def _normalise_keys(value: object) -> object:
     return value
 
 
-class _Loader(yaml.SafeLoader):
+class StrictLoader(yaml.SafeLoader):
     """YAML in which yes, no, true and false stay the words that stand in the cells.
 
     No key of a manifest but `synthetic` is a truth value, and pydantic reads the word there.
@@ -424,6 +424,7 @@ class _Loader(yaml.SafeLoader):
     """
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """The mapping; refuses a key given twice."""
         seen: set[str] = set()
         for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
             if key.value in seen:
@@ -434,7 +435,7 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-_Loader.yaml_implicit_resolvers = {
+StrictLoader.yaml_implicit_resolvers = {
     first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:bool"]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }

@@ -21,6 +21,7 @@ from PIL import ExifTags, Image, ImageChops, TiffImagePlugin
 from osteofusion.errors import ConfigError, RadiographError
 
 Gray = NDArray[np.uint8]
+Affine = NDArray[np.float64]
 
 MIN_SIDE = 16
 MAX_PIXELS = 100_000_000  # a film digitised at 50 um has 60 million
@@ -82,6 +83,11 @@ def is_dicom(path: str | os.PathLike[str]) -> bool:
             return _is_dicom(file.read(_HEAD), path)
     except OSError:
         return False
+
+
+def is_dicom_data(data: bytes, path: Path) -> bool:
+    """As `is_dicom`, of a file's bytes; the name is looked at where they lack the preamble."""
+    return _is_dicom(data[:_HEAD], path)
 
 
 def is_dicom_picture(path: str | os.PathLike[str]) -> bool:
@@ -161,9 +167,22 @@ class RadiographPreprocessing:
             RadiographError: it cannot be read, or `pixel_spacing` is set and it has none.
         """
         image = decode_radiograph(data, path)
+        spacing = None if self.pixel_spacing is None else pixel_spacing_in(data, path)
+        return self.prepare(image, spacing, path)
+
+    def prepare(self, image: Gray, spacing: float | None, path: Path) -> Gray:
+        """Preprocess a decoded radiograph as `read` does.
+
+        Args:
+            image: (H, W) uint8.
+            spacing: what `pixel_spacing_in` says; not looked at where `pixel_spacing` is not set.
+            path: for messages.
+
+        Raises:
+            RadiographError: `pixel_spacing` is set, and there is none or it is implausible.
+        """
         if self.pixel_spacing is None:
             return self(image)
-        spacing = _spacing(data, path)
         if spacing is None:
             raise refusal(
                 path,
@@ -208,6 +227,24 @@ class RadiographPreprocessing:
         if spacing is None:
             raise ValueError("pixel_spacing is set, so the spacing of the image is needed")
         return [max(1, round(side * spacing / self.pixel_spacing)) for side in shape]
+
+    def to_square(self, shape: tuple[int, int], spacing: float | None = None) -> Affine:
+        """Where the pixels of a radiograph come to lie in the square: (2, 3) float64.
+
+        It takes (x, y, 1) to (x, y), both in pixels whose centres are whole numbers.
+
+        Args:
+            shape: height and width of the radiograph.
+            spacing: as for `__call__`.
+        """
+        scaled = self._scaled(shape, spacing)
+        rows = []
+        for side, new in zip(shape, scaled, strict=True):
+            factor = new / side
+            shift = (self.size - new) // 2 if new < self.size else -((new - self.size) // 2)
+            rows.append((factor, (factor - 1) / 2 + shift))
+        (down, top), (across, left) = rows
+        return np.array([[across, 0.0, left], [0.0, down, top]])
 
     @property
     def key(self) -> str:
@@ -298,8 +335,11 @@ def _decode_dicom(data: bytes, path: Path, name: str) -> Gray:
     return decode_dicom(data, path)
 
 
-def _spacing(data: bytes, path: Path) -> float | None:
-    """Millimetres from pixel to pixel of the square pixels that `decode_radiograph` returns."""
+def pixel_spacing_in(data: bytes, path: Path) -> float | None:
+    """Millimetres from pixel to pixel of the square pixels that `decode_radiograph` returns.
+
+    None where the file does not say, as only DICOM does.
+    """
     if not _is_dicom(data[:_HEAD], path):
         return None
     from osteofusion.data.dicom import spacing_in

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ import pandas as pd
 from sklearn.metrics import classification_report
 
 from osteofusion.evaluation.areas import Area, areas_of
+from osteofusion.evaluation.class_scores import ClassScores, class_scores
 from osteofusion.evaluation.differences import Compared, Difference, paired_differences
 from osteofusion.evaluation.intervals import (
     ClusterBootstrap,
@@ -46,12 +47,14 @@ class ArmEvaluation:
             class is not called or not there.
         degenerate_resamples: Bootstrap resamples without a row of some class; metrics that need
             the class leave them out.
+        by_class: Class to its precision, recall, F1 and support, with intervals.
     """
 
     metrics: dict[str, Estimate]
     confusion: list[list[int]]
     report: dict[str, Any]
     degenerate_resamples: int
+    by_class: dict[str, ClassScores] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -179,6 +182,7 @@ def _evaluate_arm(
         counts.astype(int).tolist(),
         _report(labels, decisions, classes),
         bootstrap.degenerate,
+        class_scores(labels, decisions, groups, classes),
     )
     return evaluated, Compared(metrics, areas, bootstrap.values, probabilities)
 

@@ -81,7 +81,7 @@ def _sentence(arm: str, difference: Difference | None, name: str, where: str) ->
 
 def _numbers(difference: Difference) -> str:
     found = difference.estimate
-    return f"{found.value:+.3f} [{found.low:.3f}, {found.high:.3f}]"
+    return f"{found.value:+.3f} ({found.low:+.3f} to {found.high:+.3f})"
 
 
 def _named(arm: str) -> str:

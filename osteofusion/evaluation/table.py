@@ -125,7 +125,7 @@ def _cell(estimate: Estimate, sign: str = "") -> str:
     value = f"[bold]{estimate.value:{sign}.3f}[/bold]"
     if estimate.low is None or estimate.high is None or estimate.method == "constant":
         return value
-    return f"{value}\n\\[{estimate.low:.3f}, {estimate.high:.3f}]"
+    return f"{value}\n{estimate.low:.3f} to {estimate.high:.3f}"
 
 
 def _difference(difference: Difference) -> str:

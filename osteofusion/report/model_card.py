@@ -10,7 +10,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from osteofusion.evaluation.curves import words
 from osteofusion.report.read import Material
 from osteofusion.report.reading import fusion_verdict, limits, sentences
-from osteofusion.report.results import headline_metrics, ordered_arms
+from osteofusion.report.tables import headline_metrics, ordered_arms
 from osteofusion.report.words import arm_words, inline, metric_words
 
 _CHECKPOINTS = {"run": "checkpoints/best.ckpt", "study": "cells/CELL", "stages": "staged"}

@@ -7,19 +7,16 @@ import io
 import re
 from collections.abc import Sequence
 from functools import partial
-from html import escape
 from pathlib import Path
 from typing import Any
 
-from matplotlib import font_manager, rc_context
+from matplotlib import rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from reportlab.lib import colors
 from reportlab.lib.enums import TA_RIGHT
 from reportlab.lib.pagesizes import A4
 from reportlab.lib.styles import ParagraphStyle
 from reportlab.lib.units import mm
-from reportlab.pdfbase import pdfmetrics
-from reportlab.pdfbase.ttfonts import TTFont
 from reportlab.platypus import (
     CondPageBreak,
     Flowable,
@@ -46,6 +43,7 @@ from osteofusion.report.blocks import (
     Section,
 )
 from osteofusion.report.read import Material
+from osteofusion.typesetting import BOLD, FONT, markup, set_up
 
 _MARGIN = 15 * mm
 _WIDTH = A4[0] - 2 * _MARGIN - 12  # a frame keeps 6 points free on either side
@@ -62,7 +60,7 @@ def write_pdf(
     material: Material, sections: Sequence[Section], images_note: str, path: Path
 ) -> None:
     """Write the PDF to `path`."""
-    _register_fonts()
+    set_up()
     styles = _styles()
     flow: list[Flowable] = [Text(_markup(f"Report: {material.name}"), styles["title"])]
     if material.stamp:
@@ -104,7 +102,7 @@ def write_pdf(
 
 def _foot(canvas: Any, document: Any, *, stamp: str) -> None:
     canvas.saveState()
-    canvas.setFont("Report", 7)
+    canvas.setFont(FONT, 7)
     canvas.setFillColor(_ALARM if stamp else _SOFT)
     said = stamp or f"osteofusion {osteofusion.__version__}; not a medical device"
     canvas.drawString(_MARGIN, 8 * mm, said)
@@ -231,26 +229,16 @@ def _films(block: Films, styles: dict[str, ParagraphStyle]) -> Flowable:
 
 def _markup(text: str) -> str:
     """Text as ReportLab's markup; `commands` are set as code."""
-    return re.sub(r"`([^`]+)`", r'<font face="Courier">\1</font>', escape(text))
-
-
-def _register_fonts() -> None:
-    """DejaVu, which matplotlib brings along: the PDF's own fonts lack all but Latin."""
-    if "Report" in pdfmetrics.getRegisteredFontNames():
-        return
-    for name, weight in (("Report", "normal"), ("Report-Bold", "bold")):
-        path = font_manager.findfont(font_manager.FontProperties("DejaVu Sans", weight=weight))
-        pdfmetrics.registerFont(TTFont(name, path))
-    pdfmetrics.registerFontFamily("Report", normal="Report", bold="Report-Bold")
+    return re.sub(r"`([^`]+)`", r'<font face="Courier">\1</font>', markup(text))
 
 
 def _styles() -> dict[str, ParagraphStyle]:
-    plain = ParagraphStyle("plain", fontName="Report", fontSize=8.5, leading=11.5, spaceAfter=4)
+    plain = ParagraphStyle("plain", fontName=FONT, fontSize=8.5, leading=11.5, spaceAfter=4)
 
     def like(name: str, **changes: Any) -> ParagraphStyle:
         return ParagraphStyle(name, parent=plain, **changes)
 
-    bold = {"fontName": "Report-Bold"}
+    bold = {"fontName": BOLD}
     return {
         "plain": plain,
         "soft": like("soft", textColor=_SOFT),

@@ -11,8 +11,10 @@ from osteofusion.evaluation.evaluate import ArmEvaluation, Evaluation
 from osteofusion.evaluation.metrics import Estimate
 from osteofusion.evaluation.reading import best_single_column, reading
 from osteofusion.report.blocks import Bullets, Heading, Paragraph, Section
+from osteofusion.report.glossary import explained
 from osteofusion.report.read import Material
-from osteofusion.report.results import primary_metric
+from osteofusion.report.tables import primary_metric
+from osteofusion.report.variants import verdict as variants_verdict
 from osteofusion.report.words import arm_words, inline, metric_words, percent
 
 _WIDE = 0.15  # width of an interval from which it says little
@@ -26,9 +28,13 @@ _WITHHELD = {
 def reading_section(material: Material) -> Section:
     """The reading, first of all sections."""
     section = Section("reading", "In plain words")
-    section.blocks.append(Paragraph(fusion_verdict(material.evaluation), "verdict"))
-    section.blocks.append(Bullets(tuple(sentences(material))))
+    verdicts, said = [fusion_verdict(material.evaluation)], sentences(material)
+    if len(material.evaluations) > 1:
+        verdicts.insert(0, variants_verdict(material))
     section.blocks += [
+        *(Paragraph(verdict, "verdict") for verdict in verdicts),
+        Paragraph(explained([*verdicts, *said]), "soft"),
+        Bullets(tuple(said)),
         Heading("What this cannot show"),
         Bullets(tuple(limits(material))),
     ]

@@ -8,8 +8,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from osteofusion.evaluation.curves import COLOURS, name_lines_below
-from osteofusion.report.blocks import Drawing, Section, absent
+from osteofusion.evaluation.curves import COLOURS, name_lines_below, words
+from osteofusion.report.blocks import Drawing, Paragraph, Section, absent
 from osteofusion.report.read import Material
 from osteofusion.report.words import ARMS
 
@@ -22,38 +22,55 @@ def training_section(material: Material) -> Section:
     if not material.logs:
         section.blocks.append(absent("Training curves", "There is no logs/*/metrics.csv."))
         return section
-    for arm, logs in _by_arm(material).items():
-        known = {key for log in logs for key in log.columns}
-        for metric, name in _SHOWN.items():
-            if f"val_{metric}" not in known and f"train_{metric}" not in known:
-                continue
-            section.blocks.append(_drawing(arm, logs, metric, name))
+    several = len(material.evaluations) > 1
+    if several:
+        said = "Accuracy over the epochs stands beside each model under Variants."
+        section.blocks.append(Paragraph(said, "soft"))
+    for variant in material.evaluations:
+        for arm, logs in logs_of(material, variant).items():
+            key = f"{variant}_{arm}" if several else arm
+            whose = ", ".join([words(variant)] * several + [ARMS.get(arm, arm)])
+            for metric in _SHOWN:
+                drawn = curve(logs, metric, key, whose)
+                if drawn is not None and not (several and metric == "accuracy"):
+                    section.blocks.append(drawn)
     return section
 
 
-def _drawing(arm: str, logs: list[pd.DataFrame], metric: str, name: str) -> Drawing:
+def curve(logs: list[pd.DataFrame], metric: str, key: str, whose: str) -> Drawing | None:
+    """A metric over the epochs, training and validation side; None where it was not logged.
+
+    Args:
+        logs: One a training.
+        metric: ``loss``, ``accuracy``, ``auroc`` or ``macro_auroc``.
+        key: The model in the figure's file name.
+        whose: The model in words.
+    """
+    known = {column for log in logs for column in log.columns}
+    if not known & {f"val_{metric}", f"train_{metric}"}:
+        return None
     many = f"{len(logs)} trainings, each a line" if len(logs) > 1 else "one training"
     epochs = max(len(log) for log in logs)
-    start, whose = f"{name[0].upper()}{name[1:]}", ARMS.get(arm, arm)
+    name = _SHOWN[metric]
+    start = f"{name[0].upper()}{name[1:]}"
     return Drawing(
-        f"training_{arm}_{metric}",
+        f"training_{key}_{metric}",
         lambda: _draw(logs, metric, f"{whose}: {name}", name),
         f"{start} over the epochs, {many}; the test side is not among them.",
         f"{start} of {whose} over up to {epochs} epochs, training and validation side, {many}.",
     )
 
 
-def _by_arm(material: Material) -> dict[str, list[pd.DataFrame]]:
+def logs_of(material: Material, variant: str) -> dict[str, list[pd.DataFrame]]:
+    """Arm to the logs of its trainings, one a fold and seed, of one variant."""
     if material.cells is None:
         return {arm: [log] for arm, log in material.logs.items()}
     arms: Mapping[str, str] = dict(zip(material.cells["cell"], material.cells["arm"], strict=True))
-    several = len(material.evaluations) > 1
     variants = dict(zip(material.cells["cell"], material.cells["variant"], strict=True))
     found: dict[str, list[pd.DataFrame]] = {}
     for cell, log in material.logs.items():
-        if several and variants[cell] != material.variant:
-            continue  # the first variant stands for all, as in the other sections
-        found.setdefault(arms[cell], []).append(log)
+        if variants[cell] == variant:
+            found.setdefault(arms[cell], []).append(log)
     return found
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from osteofusion.report.blocks import Grid, Paragraph, Section
 from osteofusion.report.read import Material
-from osteofusion.report.results import primary_metric
+from osteofusion.report.tables import primary_metric
 from osteofusion.report.words import arm_words, inline, metric_words
 
 _AUTHOR = "AUTHOR: "

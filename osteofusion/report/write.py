@@ -15,6 +15,7 @@ from osteofusion.progress import shown
 from osteofusion.report.audits import audits_section
 from osteofusion.report.blocks import Drawing, Films, Section
 from osteofusion.report.cohort import cohort_section, table_section
+from osteofusion.report.curves import curves_section
 from osteofusion.report.decisions import decisions_section
 from osteofusion.report.films import errors_section
 from osteofusion.report.model_card import model_card
@@ -24,9 +25,10 @@ from osteofusion.report.pooled import pool
 from osteofusion.report.provenance import environment_section, looks_section
 from osteofusion.report.read import Material, ReportError
 from osteofusion.report.reading import reading_section
-from osteofusion.report.results import comparison_section, curves_section, results_section
+from osteofusion.report.results import comparison_section, results_section
 from osteofusion.report.training import training_section
 from osteofusion.report.tripod import tripod_section
+from osteofusion.report.variants import variants_section
 
 
 def write_report(
@@ -91,12 +93,13 @@ def build_sections(
         return [
             reading_section(material),
             cohort_section(material),
-            table_section(material),
+            *([variants_section(material)] if len(material.evaluations) > 1 else []),
             results_section(material),
             comparison_section(material),
             curves_section(material, pooled),
             decisions_section(material, prevalences),
             errors_section(material, pooled, images=images, progress=progress),
+            table_section(material),
             training_section(material),
             audits_section(material, progress=progress),
             looks_section(material),

@@ -160,13 +160,14 @@ def draw_ablation(evaluation: Evaluation, stamp: str | None = None) -> Figure:
     ahead = {each.second: each.estimate for each in evaluation.differences if each.metric == metric}
     arms = _ablated(evaluation)
     reached = [_forest_row(arm, evaluation.arms[arm].metrics[metric]) for arm in arms]
-    leads = [_forest_row(arm, ahead[arm]) for arm in arms if arm in ahead]
+    leads = [_forest_row(arm, ahead[arm]) for arm in arms[1:]]
     with rc_context(STYLE):
         figure = Figure(figsize=(9.6, 1.6 + 0.42 * len(arms)), layout="constrained")
         FigureCanvasAgg(figure)
         left, right = figure.subplots(1, 2)
         draw_forest(left, reached, name)
         draw_forest(right, leads, f"fused less arm, paired {name}", reference=0.0)
+        right.set_ylim(len(leads) - 0.5, -1.5)  # level with the left, where fused is first
         figure.suptitle(
             f"{evaluation.split} rows: {evaluation.n_rows} radiographs in "
             f"{evaluation.n_groups} split groups"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pandas as pd
 from rich.console import Console
 from rich.panel import Panel
 
@@ -36,7 +37,14 @@ def announce(
                 "they count as missing.",
                 style="yellow",
             )
-    problems = data.cohort.report.problems
+    report = data.cohort.report
+    if without := report.rows_without_label:
+        console.print(
+            f"{len(without)} subjects have no label, such as {without[0]}: they are left out.",
+            style="yellow",
+            markup=False,
+        )
+    problems = [name for name in report.problems if name != "rows_without_label"]
     if problems:
         named = ", ".join(name.replace("_", " ") for name in problems)
         console.print(f"The join found: {named}. See join_report.json.", style="yellow")
@@ -50,15 +58,23 @@ def _say_cohort(console: Console, data: RadiographDataModule) -> None:
             said += "\nReal data is two flags away:  --data.manifest mendeley --data.root DIR"
         console.print(Panel(said, style="bold red", expand=False))
     counts = data.rows["label"].value_counts()
-    shown = ", ".join(f"{counts[name]} {name}" for name in data.class_names if name in counts)
+    shown = ", ".join(
+        f"{counts[name]} {name.replace('_', ' ')}" for name in data.class_names if name in counts
+    )
     if len(counts) > 1:
         shown += f"; imbalance {counts.max() / counts.min():.1f} to 1"
-    sides = data.rows["split"].value_counts()
     console.print(
         f"{manifest.title}: {len(data.rows)} radiographs of "
         f"{data.rows['subject_id'].nunique()} subjects ({shown or 'no labels'}); "
-        + ", ".join(f"{name} {sides[name]}" for name in sides.index)
+        f"{_counted(data.rows['split'])}"
     )
+    if data.rows["region"].nunique() > 1:
+        console.print(f"Regions: {_counted(data.rows['region'])}.", markup=False)
+
+
+def _counted(column: pd.Series) -> str:
+    """Values of a column with their numbers, the commonest first."""
+    return ", ".join(f"{name} {count}" for name, count in column.value_counts().items())
 
 
 def _say_left_out(console: Console, data: RadiographDataModule) -> None:

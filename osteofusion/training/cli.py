@@ -115,6 +115,8 @@ def resolve(arguments: Sequence[str], folder: Path) -> dict[str, Any]:
     settings: dict[str, Any] = yaml.safe_load(cli.settings_text())
     settings["checkpoint"]["dirpath"] = None
     assert isinstance(cli.datamodule, RadiographDataModule)
+    assert isinstance(cli.model, FusionModule)
+    cli.model.check_image_size(cli.datamodule.hparams["image_size"])
     hparams = cli.datamodule.hparams  # has full paths
     settings["data"] = {name: hparams[name] for name in settings["data"]}
     return settings
@@ -366,7 +368,7 @@ class TrainingCLI(LightningCLI):
         if self.trainer.is_global_zero:
             stopping = self.config[self.command]["early_stopping"]
             print(
-                f"Training: at most {self.trainer.max_epochs} epochs, fewer when "
+                f"Training: at most {_epochs(self.trainer.max_epochs)}, fewer when "
                 f"{stopping['monitor']} does not improve for {stopping['patience']}."
             )
         self.trainer.fit(model, datamodule=data, ckpt_path=resume)
@@ -378,7 +380,7 @@ class TrainingCLI(LightningCLI):
         if best:
             if self.trainer.is_global_zero:
                 epoch = load_checkpoint(Path(best))["epoch"]
-                print(f"Scoring the best checkpoint, written after {epoch + 1} epochs.")
+                print(f"Scoring the best checkpoint, written after {_epochs(epoch + 1)}.")
             self.trainer.test(model, datamodule=data, ckpt_path=best, verbose=False)
 
     def interrupted(self) -> str:
@@ -428,6 +430,10 @@ def _monitored(name: Monitor) -> str:
 
 def _mode(name: Monitor) -> str:
     return "min" if name == "loss" else "max"
+
+
+def _epochs(number: int | None) -> str:
+    return f"{number} epoch{'' if number == 1 else 's'}"
 
 
 def _is_first_process() -> bool:

@@ -454,19 +454,19 @@ class RadiographDataModule(LightningDataModule):
         )
         # A last batch of one row would be all there is to a batch norm's statistics.
         drop_last = len(sampler) > self.hparams["batch_size"]
-        return self._loader(rows, sampler=sampler, drop_last=drop_last)
+        return self.loader(rows, sampler=sampler, drop_last=drop_last)
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """Validation rows as they are."""
-        return self._loader(self.side("val"))
+        return self.loader(self.side("val"))
 
     def test_dataloader(self) -> DataLoader[Batch]:
         """All rows as they are; the figures are taken from the test side alone."""
-        return self._loader(self.rows)
+        return self.loader(self.rows)
 
     def predict_dataloader(self) -> DataLoader[Batch]:
         """All rows as they are."""
-        return self._loader(self.rows)
+        return self.loader(self.rows)
 
     def use_frozen(self, encoder: StagedEncoder, *, pooled: bool) -> None:
         """Serve an encoder's features of all radiographs in place of their pixels.
@@ -487,9 +487,10 @@ class RadiographDataModule(LightningDataModule):
             trainer.strategy.barrier()
         self.features = store.read(files, progress=_is_rank_zero())
 
-    def _loader(
+    def loader(
         self, rows: pd.DataFrame, sampler: EpochSampler | None = None, drop_last: bool = False
     ) -> DataLoader[Batch]:
+        """Batches of rows of `self.rows`, augmented if a sampler chooses them."""
         augment = sampler is not None and self.augmentation is not None
         dataset = RadiographDataset(
             images=self._images(rows) if self.cache is not None else [(Path(), "")] * len(rows),

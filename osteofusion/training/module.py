@@ -30,6 +30,8 @@ from osteofusion.training.carrying import Carried, carry_over
 from osteofusion.training.datamodule import Arm, Batch, RadiographDataModule
 from osteofusion.training.features import FrozenFeatures
 
+_LARGEST = 512  # px, of a side that every backbone of no fixed size reads
+
 
 class FusionModule(LightningModule):
     """Trains and applies a fusion classifier; a checkpoint of it is complete.
@@ -199,16 +201,18 @@ class FusionModule(LightningModule):
         if encoder is None:
             return
         training = encoder.training
+        encoder.eval()
         try:
-            with torch.no_grad():
-                encoder.eval()(torch.zeros(1, 1, side, side))
-        except (AssertionError, RuntimeError, ValueError) as error:  # backbones differ
-            raise ConfigError(
-                f"The backbone {self.hparams['backbone']} cannot read images of {side} px "
-                f"({str(error).rstrip('.')}); choose another data.image_size."
-            ) from error
+            if (problem := _unreadable(encoder, side)) is None:
+                return
+            enough = _enough(encoder, side)
         finally:
             encoder.train(training)
+        mend = f"give data.image_size at least {enough}" if enough else "choose another size"
+        raise ConfigError(
+            f"The backbone {self.hparams['backbone']} cannot read images of {side} px "
+            f"({problem}); {mend}."
+        )
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits (B, C) of a batch."""
@@ -384,3 +388,24 @@ class FusionModule(LightningModule):
             "index": batch["index"],
             "probability": self(batch).float().softmax(dim=1),
         }
+
+
+def _unreadable(encoder: torch.nn.Module, side: int) -> str | None:
+    """Why an encoder cannot read square images of that many px; None where it can."""
+    try:
+        with torch.no_grad():
+            encoder(torch.zeros(1, 1, side, side))
+    except (AssertionError, RuntimeError, ValueError) as error:  # backbones differ
+        return str(error).rstrip(".")
+    return None
+
+
+def _enough(encoder: torch.nn.Module, side: int) -> int | None:
+    """The smallest larger side that an encoder reads; None where it asks for one size alone."""
+    low, high = side, _LARGEST
+    if side >= high or _unreadable(encoder, high) is not None:
+        return None
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if _unreadable(encoder, middle) is None else (middle, high)
+    return high

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from osteofusion.errors import OsteofusionError
 from osteofusion.evaluation import Combine, Evaluation, draw_sheet, save_figure
+from osteofusion.evaluation.classification import gaps_in_json
 from osteofusion.files import atomic_path
 from osteofusion.training.datamodule import Batch, RadiographDataModule
 from osteofusion.training.module import FusionModule
@@ -136,6 +137,8 @@ class PredictionWriter(Callback):
                 "task": data.hparams["task"],
                 "calibration": "none: p_<class> equals raw_<class>",
                 **scored.evaluation.to_dict(),
+                "accuracy_gap": gaps_in_json(scored.gaps),
+                "regions": {name: each.to_dict() for name, each in scored.regions.items()},
             },
         )
         left_out = {*READINGS, *scored.baseline_arms} - {*_DRAWN_BASELINES}

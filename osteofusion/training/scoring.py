@@ -8,7 +8,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 import torch
+from rich import box
 from rich.console import Console
+from rich.table import Table
 
 from osteofusion.data.manifest import LABELS
 from osteofusion.evaluation import (
@@ -24,7 +26,10 @@ from osteofusion.evaluation import (
     render_differences,
     render_table,
 )
+from osteofusion.evaluation.classification import accuracy_gap, summary_table
 from osteofusion.evaluation.reading import best_single_column
+from osteofusion.evaluation.regions import evaluate_regions
+from osteofusion.evaluation.variants import REFERENCES
 from osteofusion.models import ClinicalPreprocessing
 from osteofusion.training.datamodule import RadiographDataModule
 from osteofusion.training.module import FusionModule
@@ -41,11 +46,16 @@ class Scored:
         evaluation: All arms with intervals.
         table: The predictions that were evaluated: one row a radiograph, or subject, and arm.
         baselines: The baselines' predictions, one row a radiograph and arm.
+        gaps: Accuracy on the training side less that on the test side; without rows where the
+            cohort has no training side.
+        regions: Region to the evaluation of its rows; empty where there is one.
     """
 
     evaluation: Evaluation
     table: pd.DataFrame
     baselines: pd.DataFrame
+    gaps: pd.DataFrame
+    regions: dict[str, Evaluation]
 
     @property
     def baseline_arms(self) -> list[str]:
@@ -87,13 +97,32 @@ def score_test_side(
             said += [f"{name}: {reason}" for name, reason in reasons.items()]
     else:
         said.append("baselines: the cohort has no training rows to fit them on")
-    table = pd.concat([test, baselines], ignore_index=True)
+    every = table = pd.concat([test, baselines], ignore_index=True)
     if combine is not None and test_rows["subject_id"].duplicated().any():
         table = combine_subjects(table, data.class_names, combine)
         subjects = len(table) // table["arm"].nunique()
         what = "mean of the" if combine == "mean" else "worst of the"
         said.append(f"{len(own)} radiographs count as {subjects} subjects: {what} predictions")
-    return Scored(evaluate(table, data.class_names, notes=said), table, baselines)
+    arms = [*test["arm"].unique(), *REFERENCES]
+    return Scored(
+        evaluate(table, data.class_names, notes=said),
+        table,
+        baselines,
+        _gaps(predictions, table, data.class_names, combine),
+        evaluate_regions(every, data.class_names, arms=arms, combine=combine),
+    )
+
+
+def _gaps(
+    predictions: pd.DataFrame, test: pd.DataFrame, classes: Sequence[str], combine: Combine | None
+) -> pd.DataFrame:
+    """Of the arms that were asked about training rows, subjects combined as on the test side."""
+    train = predictions[predictions["split"] == "train"]
+    if combine is not None and train.duplicated(["arm", "subject_id"]).any():
+        train = combine_subjects(train, classes, combine)
+    if train.empty:
+        return pd.DataFrame()
+    return accuracy_gap(pd.concat([train, test], ignore_index=True), classes)
 
 
 def print_scored(console: Console, scored: Scored) -> None:
@@ -105,11 +134,34 @@ def print_scored(console: Console, scored: Scored) -> None:
     arms = {name: arm for name, arm in evaluation.arms.items() if name not in READINGS}
     console.print(render_table(replace(evaluation, arms=arms)))
     shown = {*evaluation.arms} - {*scored.baseline_arms} | {best_single_column(evaluation)}
+    _print_summary(console, scored)
+    for region, apart in scored.regions.items():
+        console.print(f"{region} alone", style="bold")
+        console.print(render_table(apart))
     differences = [each for each in evaluation.differences if each.second in shown]
     if differences:
         console.print(render_differences(replace(evaluation, differences=differences)))
     if "fused" in evaluation.arms and "tabular" in evaluation.arms:
         console.print(reading(evaluation), style="bold")
+
+
+def _print_summary(console: Console, scored: Scored) -> None:
+    """The table of published classifiers, one row an arm, with what is lost from training on."""
+    evaluation = scored.evaluation
+    wanted = [*scored.gaps.index, *REFERENCES]
+    arms = [arm for arm in evaluation.arms if arm in wanted]
+    gaps = None if scored.gaps.empty else scored.gaps
+    whose = evaluation.classes[1] if len(evaluation.classes) == 2 else "macro averages"
+    table = Table(box=box.SIMPLE_HEAD, padding=0, caption_justify="left")
+    table.title = f"As published tables have it; precision, recall, F1: {whose.replace('_', ' ')}"
+    if gaps is not None:
+        table.caption = "train - test: accuracy on the training rows less that on the test rows."
+    shown = summary_table(evaluation, scored.table, gaps, arms=arms)
+    for name in ("arm", *shown.columns):
+        table.add_column(name, justify="left" if name == "arm" else "center")
+    for arm, cells in shown.iterrows():
+        table.add_row(str(arm).replace("_", " "), *(cell.replace(" (", "\n(") for cell in cells))
+    console.print(table)
 
 
 def lead_table(evaluation: Evaluation, arms: Sequence[str]) -> pd.DataFrame:

@@ -50,18 +50,18 @@ def test_values_are_those_of_scikit_learn_inside_their_intervals(pairs):
         assert table.loc[name, "support"] == str(int(line["support"]))
         for column, key in (("precision", "precision"), ("recall", "recall"), ("F1", "f1-score")):
             value, low, high = map(
-                float, table.loc[name, column].translate(str.maketrans("[],", "   ")).split()
+                float, table.loc[name, column].translate(str.maketrans("()to", "    ")).split()
             )
             assert value == pytest.approx(line[key], abs=6e-4)
             assert 0 <= low <= value <= high <= 1
             assert low < high
-    assert table.loc["accuracy", "F1"].startswith(f"{expected['accuracy']:.3f} [")
+    assert table.loc["accuracy", "F1"].startswith(f"{expected['accuracy']:.3f} (")
 
 
 def test_a_class_that_is_never_called_has_no_precision():
     table = classification_table(predictions([0, 1, 2] * 4, [0, 1, 0] * 4), CLASSES, "image")
     assert table.loc["osteoporosis", "precision"] == "n/a"
-    assert table.loc["osteoporosis", "recall"].startswith("0.000 [0.000,")
+    assert table.loc["osteoporosis", "recall"].startswith("0.000 (0.000 to")
 
 
 def test_an_arm_that_is_not_there_is_refused():

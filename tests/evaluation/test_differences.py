@@ -163,9 +163,9 @@ def test_tables_of_twelve_arms_fit_100_columns(classes, folds):
     for d in evaluation.differences:
         if d.metric == metric:
             assert f"{d.estimate.value:+.3f}" in differences
-            assert f"[{d.estimate.low:.3f}, {d.estimate.high:.3f}]" in differences
+            assert f"{d.estimate.low:.3f} to {d.estimate.high:.3f}" in differences
     for arm in evaluation.arms.values():
         found = arm.metrics[metric]
-        assert f"[{found.low:.3f}, {found.high:.3f}]" in text_of(render_table(evaluation))
+        assert f"{found.low:.3f} to {found.high:.3f}" in text_of(render_table(evaluation))
     assert ("No p values from a single split" in differences) == (folds == 1)
     assert ("p < 0.001" in differences) == (folds > 1)

@@ -28,15 +28,15 @@ def evaluation_of(classes=BINARY, *, arms=ARMS, folds=3, **known):
 def test_fusion_helps_only_where_both_lower_ends_are_above_zero(classes, name):
     helps = reading(evaluation_of(classes, tabular=(0.03, 0.01, 0.05), age=(0.02, 0.001, 0.04)))
     assert helps == (
-        f"Fusion helps: the difference in {name} is +0.030 [0.010, 0.050] over the tabular arm and "
-        "+0.020 [0.001, 0.040] over age alone."
+        f"Fusion helps: the difference in {name} is +0.030 (+0.010 to +0.050) over the "
+        "tabular arm and +0.020 (+0.001 to +0.040) over age alone."
     )
     both = reading(evaluation_of(classes, tabular=(0.03, 0.01, 0.05), age=(0.004, -0.01, 0.018)))
     assert "Fusion helps" not in both
-    assert f"better than the tabular arm: difference in {name} +0.030 [0.010, 0.050]." in both
+    assert f"better than the tabular arm: difference in {name} +0.030 (+0.010 to +0.050)." in both
     assert (
         f"The fused model is not shown to be better than age alone: difference in {name} +0.004 "
-        "[-0.010, 0.018]." in both
+        "(-0.010 to +0.018)." in both
     )
 
 

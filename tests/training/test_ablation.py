@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
-import time
 import warnings
 
 import numpy as np
@@ -20,7 +18,8 @@ from hypothesis import strategies as st
 from pytorch_lightning import Trainer
 
 from osteofusion.errors import ConfigError
-from osteofusion.training.ablation import ModalityAblation
+from osteofusion.evaluation import evaluate
+from osteofusion.training.ablation import ModalityAblation, draw_ablation
 from osteofusion.training.datamodule import RadiographDataModule
 from osteofusion.training.module import FusionModule
 from osteofusion.training.predictions import PredictionWriter, read_predictions
@@ -87,6 +86,23 @@ def test_the_table_and_the_figure_of_the_ablation(ablated):
     low, high = (table.loc[("image", "auroc"), f"fused_minus_arm_{end}"] for end in ("low", "high"))
     assert low <= lead["image"] <= high
     assert (run / "ablation.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_rows_of_both_panels_are_level(ablated):
+    table = read_predictions(ablated[0] / "predictions.csv")
+    tested = table[table["split"] == "test"]
+    figure = draw_ablation(evaluate(tested, ["normal", "low_bmd"], resamples=10))
+    figure.canvas.draw()
+
+    def heights(axes):
+        labels = axes.get_yticklabels()
+        return {each.get_text(): each.get_window_extent().y0 for each in labels}
+
+    left, right = map(heights, figure.axes)
+    assert (
+        list(right) == list(left)[1:] == [arm.replace("_", " ") for arm in TRAINED[1:] + READINGS]
+    )
+    assert right == pytest.approx({name: left[name] for name in right})
 
 
 def test_baselines_are_written_for_the_test_rows(ablated):
@@ -191,33 +207,15 @@ def test_more_epochs_are_gone_on_to_in_every_arm(cli, ablated, tmp_path):
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 def test_a_kill_in_an_arm_leaves_a_run_that_goes_on(cli, tmp_path):
     options = [*cli.toy, "--ablation", "true", "--early_stopping.patience", "9999"]
-    command = [sys.executable, "-m", "osteofusion", "fit", "--config", "binary.yaml", *options]
     epochs = 6
-    process = subprocess.Popen(
-        [*command, "--trainer.max_epochs", str(epochs)],
-        cwd=tmp_path,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    arguments = (*options, "--trainer.max_epochs", epochs)
     run = tmp_path / "runs" / "binary" / "version_0"
     begun = run / "ablation" / "image" / "checkpoints" / "last.ckpt"
-    try:
-        started = time.monotonic()
-        while not begun.is_file():
-            assert process.poll() is None, process.communicate()[1]
-            assert time.monotonic() - started < 180
-            time.sleep(0.02)
-        process.send_signal(signal.SIGKILL)
-        process.communicate(timeout=60)
-    finally:
-        process.kill()
+    cli.killed_once(begun, "fit", "--config", "binary.yaml", *arguments, cwd=tmp_path)
     assert torch.load(begun, weights_only=True)["epoch"] < epochs - 1
     (begun.parent / ".last-abcdef.ckpt").write_bytes(b"torn")
     fused = weights(run / "checkpoints")
 
-    arguments = (*options, "--trainer.max_epochs", epochs)
     result = cli(
         *("fit", "--config", "binary.yaml", *arguments, "--ckpt_path", "last"), cwd=tmp_path
     )

@@ -23,6 +23,7 @@ from osteofusion.training.study.plan import (
     read_given,
 )
 from osteofusion.training.study.records import Records
+from osteofusion.training.study.runner import locked
 
 MINIMAL = {"config": "binary.yaml"}
 
@@ -46,7 +47,26 @@ def planned(study, given=None, settings=None):
     return plan_cells(study, folds, [(combination, resolved) for combination in combinations])
 
 
+# ---- the folder ----
+
+
+def test_a_study_folder_is_held_by_one(tmp_path):
+    out = tmp_path / "out"
+    with locked(out), pytest.raises(ConfigError, match=f"Another study is at work in {out}"):
+        locked(out).__enter__()
+    with locked(out):
+        pass
+
+
 # ---- YAML ----
+
+
+def test_a_wrong_base_config_names_the_study_and_its_key(tmp_path):
+    path = tmp_path / "mine.yaml"
+    with pytest.raises(ConfigError) as caught:
+        base_config(Study(config="binry.yaml"), path)
+    assert str(caught.value).startswith(f"Study {path}: config binry.yaml is neither a file")
+    assert str(caught.value).endswith("Did you mean binary.yaml?")
 
 
 @pytest.mark.parametrize("name", shipped_names("configs/studies"))

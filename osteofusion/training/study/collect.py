@@ -23,10 +23,12 @@ class Collected:
 
     Attributes:
         predictions: One row a radiograph, variant, arm, repeat, fold and seed, baselines too.
+        training: What the arms say of their own training rows; the same columns.
         notes: What is missing, and what that means for comparisons.
     """
 
     predictions: pd.DataFrame
+    training: pd.DataFrame
     notes: list[str] = field(default_factory=list)
 
 
@@ -41,17 +43,19 @@ def collect(records: Records) -> Collected:
             f"No cell is done, so there is nothing to evaluate; see {records.out / 'cells'}."
         )
     _refuse_different_data(records)
-    tables = []
+    tables, training = [], []
     with_baselines: set[tuple[str, str, int, int]] = set()
     for cell in records.finished:
         folder = records.folder(cell)
-        tables.append(_test_rows(folder / "predictions.csv", cell))
+        own = _rows(folder / "predictions.csv", cell)
+        tables.append(own[own["split"] == "test"])
+        training.append(own[own["split"] == "train"])
         key = (cell.variant, cell.part, cell.repeat, cell.fold)
         if key not in with_baselines:
             with_baselines.add(key)
-            tables.append(_test_rows(folder / "baselines.csv", cell))
+            tables.append(_rows(folder / "baselines.csv", cell))
     predictions = pd.concat(tables, ignore_index=True)
-    return Collected(predictions, _notes(records))
+    return Collected(predictions, pd.concat(training, ignore_index=True), _notes(records))
 
 
 def comparable(records: Records, predictions: pd.DataFrame) -> pd.DataFrame:
@@ -78,11 +82,11 @@ def _notes(records: Records) -> list[str]:
     ]
 
 
-def _test_rows(path: Path, cell: Cell) -> pd.DataFrame:
+def _rows(path: Path, cell: Cell) -> pd.DataFrame:
     # Text stays as it is written: a subject may be called 007 or NA.
     table = pd.read_csv(path, dtype=str, keep_default_na=False)
     numbers = {name: float for name in table.columns if name.startswith(("p_", "raw_"))} | _NUMBERS
-    table = table[table["split"] == "test"].astype(numbers)
+    table = table.astype(numbers)
     table.insert(0, "variant", cell.variant)
     return table
 

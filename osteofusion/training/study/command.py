@@ -10,8 +10,8 @@ from osteofusion.errors import OsteofusionError
 from osteofusion.files import write_text
 from osteofusion.parser import Parser
 from osteofusion.training.study.config import Study, find_study, load_study
-from osteofusion.training.study.executors import open_executor
-from osteofusion.training.study.folds import plan_folds
+from osteofusion.training.study.executors import Executor, open_executor
+from osteofusion.training.study.folds import Folds, plan_folds
 from osteofusion.training.study.plan import (
     base_config,
     plan_cells,
@@ -19,7 +19,7 @@ from osteofusion.training.study.plan import (
     read_given,
 )
 from osteofusion.training.study.records import Records
-from osteofusion.training.study.runner import resolve_all, run_open
+from osteofusion.training.study.runner import locked, resolve_all, run_open, sigterm_as_ctrl_c
 
 _STUDIES = Path("runs/studies")
 
@@ -31,14 +31,15 @@ def run(arguments: list[str]) -> int:
         0.
 
     Raises:
-        OsteofusionError: any mistake that the user can mend; a cell failed; Ctrl-C.
+        OsteofusionError: any mistake that the user can mend; a cell failed; Ctrl-C or SIGTERM.
     """
     options, rest = _parser().parse_known_args(arguments)
     path = find_study(options.config)
     study = _override(load_study(path), options.executor, options.workers)
     out = Path(options.out or _STUDIES / path.stem).resolve()  # workers may stand elsewhere
     try:
-        records = _work(path, study, read_given(rest), out)
+        with sigterm_as_ctrl_c():
+            records = _work(path, study, read_given(rest), out)
     except KeyboardInterrupt:
         raise OsteofusionError(
             f"Interrupted; finished cells are kept in {out}: the same command goes on there."
@@ -82,18 +83,30 @@ def _work(path: Path, study: Study, given: dict[str, str], out: Path) -> Records
     folds = plan_folds(study, base, given)
     combinations = plan_combinations(study, base, folds, given)
     with open_executor(study.executor) as executor:
-        records = Records(out, plan_cells(study, folds, resolve_all(executor, combinations)))
-        resolved = {**study.model_dump(), "settings": study.settings | given}
-        write_text(out / "study.yaml", yaml.safe_dump(resolved, sort_keys=False))
-        before = f"; {len(records.finished)} are done" if records.finished else ""
-        print(
-            f"Study {path.stem}: {len(records.cells)} cells (variants {len(study.variants)}, arms "
-            f"{len(study.arms)}, seeds {len(study.seeds)}, test folds {len(folds.pairs)}){before}. "
-            f"Folder: {out}"
-        )
-        run_open(records, executor, study.executor)
-        # Only now: whoever waits for the first cell need not wait for what evaluates the last.
-        from osteofusion.training.study.results import report
+        cells = plan_cells(study, folds, resolve_all(executor, combinations))
+        with locked(out):
+            return _run_cells(path.stem, study, given, folds, Records(out, cells), executor)
 
-        report(study, path.stem, records, executor)
+
+def _run_cells(
+    name: str,
+    study: Study,
+    given: dict[str, str],
+    folds: Folds,
+    records: Records,
+    executor: Executor,
+) -> Records:
+    resolved = {**study.model_dump(), "settings": study.settings | given}
+    write_text(records.out / "study.yaml", yaml.safe_dump(resolved, sort_keys=False))
+    before = f"; {len(records.finished)} are done" if records.finished else ""
+    print(
+        f"Study {name}: {len(records.cells)} cells (variants {len(study.variants)}, arms "
+        f"{len(study.arms)}, seeds {len(study.seeds)}, test folds {len(folds.pairs)}){before}. "
+        f"Folder: {records.out}"
+    )
+    run_open(records, executor, study.executor)
+    # Only now: whoever waits for the first cell need not wait for what evaluates the last.
+    from osteofusion.training.study.results import report
+
+    report(study, name, records, executor)
     return records

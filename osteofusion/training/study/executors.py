@@ -96,6 +96,7 @@ class _Ray:
         else:
             options["num_cpus"] = settings.workers * settings.threads
             options["include_dashboard"] = False
+        before = signal.getsignal(signal.SIGTERM)
         try:
             ray.init(**options)
         except (ConnectionError, RuntimeError, ValueError) as error:
@@ -104,6 +105,8 @@ class _Ray:
             raise ConfigError(
                 f"Ray cannot be reached or started {where} ({reason}); see executor.address."
             ) from None
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)  # Ray's own would end the study without a word
         self._needs = {"num_cpus": settings.threads, "num_gpus": settings.gpus_per_cell}
 
     def submit(self, function: Callable[..., _Result], *arguments: Any) -> Future[_Result]:

@@ -171,7 +171,10 @@ def base_config(study: Study, beside: Path) -> Path:
     """
     near = beside.parent / study.config
     name = str(near) if near.is_file() else study.config
-    return Path(find_configs(["fit", "--config", name])[0][2])
+    try:
+        return Path(find_configs(["fit", "--config", name])[0][2])
+    except ConfigError as error:
+        raise ConfigError(f"Study {beside}: {str(error).removeprefix('--')}") from None
 
 
 def read_given(arguments: Sequence[str]) -> dict[str, str]:

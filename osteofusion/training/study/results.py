@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Sequence
 from concurrent.futures import Future
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
@@ -15,6 +16,7 @@ from rich.markup import escape
 from osteofusion.data.labels import task_classes
 from osteofusion.errors import OsteofusionError
 from osteofusion.evaluation import (
+    Combine,
     Evaluation,
     calibrate_folds,
     combine_subjects,
@@ -24,6 +26,9 @@ from osteofusion.evaluation import (
     render_differences,
     render_table,
 )
+from osteofusion.evaluation.classification import accuracy_gap, gaps_in_json
+from osteofusion.evaluation.regions import evaluate_regions
+from osteofusion.evaluation.variants import REFERENCES, model_words, render_variants
 from osteofusion.files import atomic_path, write_text
 from osteofusion.training.study.collect import Collected, collect, comparable
 from osteofusion.training.study.config import Study
@@ -33,6 +38,30 @@ from osteofusion.training.study.records import Records
 BETWEEN = "between variants"  # no variant's name: it has a space
 _FIRST = ("fused", "image", "tabular")
 _SAME_RUN = ["variant", "repeat", "fold", "seed"]
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a study's rows say.
+
+    Attributes:
+        evaluations: Variant, and :data:`BETWEEN`, to the evaluation of all rows.
+        regions: The same keys to the evaluation of each region; empty where there is one.
+        gaps: Variant to its arms' accuracy on their training rows less that on the test rows.
+    """
+
+    evaluations: dict[str, Evaluation]
+    regions: dict[str, dict[str, Evaluation]]
+    gaps: dict[str, pd.DataFrame]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for `evaluation.json`."""
+        return {
+            name: evaluation.to_dict()
+            | {"regions": {key: each.to_dict() for key, each in self.regions[name].items()}}
+            | ({"accuracy_gap": gaps_in_json(self.gaps[name])} if name in self.gaps else {})
+            for name, evaluation in self.evaluations.items()
+        }
 
 
 def report(study: Study, name: str, records: Records, executor: Executor) -> None:
@@ -58,18 +87,24 @@ def report(study: Study, name: str, records: Records, executor: Executor) -> Non
     for file in ("cohort.csv", "join_report.json", "splits.csv"):
         shutil.copyfile(records.folder(records.finished[0]) / file, records.out / file)
     _write(records, "study", _description(study, name, records, facts, classes))
-    compared = _combined(comparable(records, predictions), classes, facts["combine"])
+    single = comparable(records, predictions)
+    compared = _combined(single, classes, facts["combine"])
     if compared.empty:
         raise OsteofusionError(
             f"No test fold has every arm yet ({collected.notes[0]}); nothing is compared: see the "
             f"logs in {records.out / 'cells'}, and run the same command again."
         )
     audits = _start_audits(study, compared, records, executor) if study.audits else None
-    evaluations = _evaluate(study, compared, classes, collected)
-    _write(records, "evaluation", {key: value.to_dict() for key, value in evaluations.items()})
+    found = Found(
+        _evaluate(study, compared, classes, collected.notes),
+        _evaluate_regions(study, single, classes, facts["combine"]),
+        # As the models call: calibration is fitted on test folds, so training rows have none.
+        _gaps(study, records, collected, classes, facts["combine"]),
+    )
+    _write(records, "evaluation", found.to_dict())
     _write(records, "decisions", _decide(study, compared, classes))
     said = _write_audits(records, audits) if audits is not None else []
-    _show(records, facts, evaluations, said)
+    _show(study, records, facts, found, said)
 
 
 def _facts(records: Records) -> dict[str, Any]:
@@ -117,27 +152,66 @@ def _combined(rows: pd.DataFrame, classes: Sequence[str], how: Any) -> pd.DataFr
 
 
 def _evaluate(
-    study: Study, rows: pd.DataFrame, classes: Sequence[str], collected: Collected
+    study: Study, rows: pd.DataFrame, classes: Sequence[str], notes: Sequence[str]
 ) -> dict[str, Evaluation]:
     found = {
-        variant: evaluate(
-            _of_variant(rows, variant).drop(columns="variant"), classes, notes=collected.notes
+        variant: evaluate(_of_variant(rows, variant).drop(columns="variant"), classes, notes=notes)
+        for variant in study.variants
+    }
+    if len(study.variants) > 1:
+        found[BETWEEN] = evaluate(_named(study, rows), classes, notes=notes, compare=_pairs(study))
+    return found
+
+
+def _evaluate_regions(
+    study: Study, rows: pd.DataFrame, classes: Sequence[str], how: Combine | None
+) -> dict[str, dict[str, Evaluation]]:
+    found = {
+        variant: evaluate_regions(
+            _of_variant(rows, variant).drop(columns="variant"),
+            classes,
+            arms=[*study.arms, *REFERENCES],
+            combine=how,
         )
         for variant in study.variants
     }
-    first, *others = study.variants
-    if others:
-        trained = rows[rows["arm"].isin(study.arms)]
-        named = trained.assign(arm=trained["variant"] + "/" + trained["arm"])
-        pairs = [
-            (f"{other}/{arm}", f"{first}/{arm}")
-            for other in others
-            for arm in _in_order(study.arms)
-        ]
-        found[BETWEEN] = evaluate(
-            named.drop(columns="variant"), classes, notes=collected.notes, compare=pairs
+    if len(study.variants) > 1:
+        found[BETWEEN] = evaluate_regions(
+            _named(study, rows), classes, combine=how, compare=_pairs(study)
         )
     return found
+
+
+def _named(study: Study, rows: pd.DataFrame) -> pd.DataFrame:
+    """The trained arms of all variants, called variant/arm."""
+    trained = rows[rows["arm"].isin(study.arms)]
+    return trained.assign(arm=trained["variant"] + "/" + trained["arm"]).drop(columns="variant")
+
+
+def _pairs(study: Study) -> list[tuple[str, str]]:
+    """Each arm of each variant with that of the first."""
+    first, *others = study.variants
+    return [
+        (f"{other}/{arm}", f"{first}/{arm}") for other in others for arm in _in_order(study.arms)
+    ]
+
+
+def _gaps(
+    study: Study, records: Records, collected: Collected, classes: Sequence[str], how: Any
+) -> dict[str, pd.DataFrame]:
+    """Of the rows that are compared, subjects combined on either side as on the other."""
+    sides = [
+        _combined(rows[rows["arm"].isin(study.arms)], classes, how)
+        for rows in (
+            comparable(records, collected.training),
+            comparable(records, collected.predictions),
+        )
+    ]
+    both = pd.concat(sides, ignore_index=True)
+    return {
+        variant: accuracy_gap(_of_variant(both, variant).drop(columns="variant"), classes)
+        for variant in study.variants
+    }
 
 
 def _decide(study: Study, rows: pd.DataFrame, classes: Sequence[str]) -> dict[str, Any]:
@@ -175,7 +249,10 @@ def _write_audits(records: Records, audits: Future[tuple[dict[str, Any], str]]) 
     if error:
         return [f"The audits could not be run: {error}"]
     _write(records, "audits", found)
-    said = [f"{each['title']}: {' '.join(each['verdict'])}" for each in found.values()]
+    said = [
+        f"{each['title']}: {' '.join(each['verdict']) or each['reason'] or 'nothing found'}"
+        for each in found.values()
+    ]
     return [*said, f"All of it: {records.out / 'audits.json'}"]
 
 
@@ -193,19 +270,19 @@ def _in_order(arms: Sequence[str]) -> list[str]:
 
 
 def _show(
-    records: Records,
-    facts: dict[str, Any],
-    evaluations: dict[str, Evaluation],
-    audits: Sequence[str],
+    study: Study, records: Records, facts: dict[str, Any], found: Found, audits: Sequence[str]
 ) -> None:
     console = Console()
-    for name, evaluation in evaluations.items():
-        if len(evaluations) > 1:
-            console.print(f"Variant {name}" if name != BETWEEN else "Variants", style="bold")
+    if len(study.variants) > 1:
+        _show_variants(console, study, records, found)
+    else:
+        evaluation = next(iter(found.evaluations.values()))
         console.print(render_table(evaluation))
         console.print(render_differences(evaluation))
-        if name != BETWEEN:
-            console.print(escape(reading(evaluation)), style="bold")
+        for region, apart in next(iter(found.regions.values())).items():
+            console.print(f"{region} alone", style="bold")
+            console.print(render_table(apart))
+        console.print(escape(reading(evaluation)), style="bold")
     for sentence in audits:
         console.print(sentence, markup=False)
     looks = len(records.looks())
@@ -216,6 +293,31 @@ def _show(
         console.print(f"These figures are from {facts['synthetic_what']}.", style="bold red")
     console.print(f"Source: {facts['citation']}", style="dim")
     print(f"Study folder: {records.out}")
+
+
+def _show_variants(console: Console, study: Study, records: Records, found: Found) -> None:
+    """One table of all variants; the rest of each stands in the study's files."""
+    arms = _in_order(study.arms)
+    own = {variant: found.evaluations[variant] for variant in study.variants}
+    console.print(render_variants(own, arms, found.gaps))
+    for region in found.regions[next(iter(study.variants))]:
+        apart = {variant: found.regions[variant][region] for variant in study.variants}
+        console.print(render_variants(apart, arms, title=f"Variants, {region} alone"))
+    between = found.evaluations[BETWEEN]
+    differences = [
+        replace(each, first=model_words(each.first, arms), second=model_words(each.second, arms))
+        for each in between.differences
+    ]
+    console.print(render_differences(replace(between, differences=differences)))
+    for variant, evaluation in own.items():
+        if {"fused", "tabular"} <= {*study.arms}:
+            console.print(escape(f"{variant}: {reading(evaluation)}"), style="bold")
+    console.print(
+        f"Every metric of every variant is in {records.out / 'evaluation.json'}, every prediction "
+        f"of every model in {records.out / 'predictions.csv'} (column `variant`); `osteofusion "
+        f"report {records.out}` shows both.",
+        markup=False,
+    )
 
 
 def _write(records: Records, name: str, content: Any) -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import signal
+import sys
+import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -27,6 +31,43 @@ from osteofusion.training.study.plan import Cell, Combination
 from osteofusion.training.study.records import Records
 
 _A_YEAR = 365 * 86400.0
+_LOCK = ".lock"
+
+
+@contextmanager
+def sigterm_as_ctrl_c() -> Iterator[None]:
+    """SIGTERM, which schedulers send, ends the block as Ctrl-C does."""
+    if threading.current_thread() is not threading.main_thread():  # signals are for that one
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def locked(out: Path) -> Iterator[None]:
+    """Hold the study folder alone; the lock ends with the process, however that ends.
+
+    Raises:
+        ConfigError: another study holds it.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    with (out / _LOCK).open("a") as stream:
+        if sys.platform != "win32":
+            import fcntl
+
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise ConfigError(
+                    f"Another study is at work in {out}; wait for its end, or choose another --out."
+                ) from None
+            except OSError:
+                pass  # a file system without locks keeps nobody out
+        yield
 
 
 def resolve_all(
