@@ -101,6 +101,13 @@ def test_films_of_a_subject_count_once(run):
     metrics = json.loads((run / "metrics.json").read_text())
     assert metrics["n_rows"] == test["subject_id"].nunique()
     assert any("count as" in note for note in metrics["notes"])
+    assert set(metrics["regions"]) == {"knee", "spine"}
+    for region, apart in metrics["regions"].items():
+        assert apart["n_rows"] == test.loc[test["region"] == region, "subject_id"].nunique()
+        assert set(apart["arms"]) == {"fused", "majority", "age"}
+    gap = metrics["accuracy_gap"]["fused"]
+    assert gap["test"] == pytest.approx(metrics["arms"]["fused"]["metrics"]["accuracy"]["value"])
+    assert gap["gap"] == pytest.approx(gap["train"] - gap["test"])
 
 
 def test_a_region_apart_is_tested_as_it_was_among_both(cli, run, demo, spine, tmp_path):

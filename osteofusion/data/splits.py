@@ -325,7 +325,12 @@ def _check_feasible(classes: NDArray[np.object_], groups: Ints, folds: int | Non
     if needed is None or groups[rarest] >= needed:
         return
     asked = "train, val and test" if folds is None else f"{folds} folds with a validation side"
-    remedy = "use fewer folds or more data" if needed > 4 else "use more data or a coarser task"
+    possible = int(groups[rarest])
+    remedy = (
+        f"use fewer folds ({possible} at most) or more data"
+        if needed > 4 and possible > 2
+        else "use more data or a coarser task"
+    )
     raise SplitError(
         f"class {classes[rarest]!r} has {groups[rarest]} subject groups but {asked} need at least "
         f"{needed}; {remedy}"

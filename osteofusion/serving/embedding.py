@@ -6,6 +6,7 @@ import os
 import zipfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,7 +64,7 @@ class Embedding:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write plain arrays as .npz."""
-        arrays = {
+        arrays: dict[str, Any] = {
             name: value.astype(np.float32) if isinstance(value, np.ndarray) else np.array(value)
             for name, value in asdict(self).items()
         }
@@ -129,7 +130,8 @@ def _directions(features: NDArray[np.float32]) -> Floats:
     values = np.asarray(features, dtype=np.float64)
     values = values.mean(axis=(2, 3)) if values.ndim == 4 else values
     lengths = np.linalg.norm(values, axis=1, keepdims=True)
-    return values / np.where(lengths > 0, lengths, 1)
+    with np.errstate(invalid="ignore"):  # infinity becomes NaN, which is unlike everything
+        return values / np.where(lengths > 0, lengths, 1)
 
 
 def _describe(values: Floats, threshold: float) -> Embedding:

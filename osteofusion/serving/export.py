@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import json
 import platform
-import shutil
 import sys
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
@@ -19,7 +16,7 @@ from osteofusion.data.manifest import Manifest, load_manifest
 from osteofusion.data.radiograph import content_hash
 from osteofusion.data.unite import unite
 from osteofusion.errors import ManifestError, OsteofusionError
-from osteofusion.files import write_text
+from osteofusion.files import atomic_folder, write_text
 from osteofusion.report.model_card import model_card
 from osteofusion.report.read import read_material
 from osteofusion.serving.bundle import CARD, MODEL
@@ -30,7 +27,6 @@ from osteofusion.serving.description import (
     PreprocessingDescription,
     TrainingDescription,
 )
-from osteofusion.serving.errors import BundleError
 from osteofusion.serving.graphs import export_graphs
 from osteofusion.serving.source import Run, read_run
 from osteofusion.serving.summary import describe_features
@@ -69,16 +65,15 @@ def export_bundle(checkpoint: Path, out: Path, run: Path | None = None) -> Bundl
         OsteofusionError: The checkpoint or its predictions cannot be read or do not belong
             together, `out` holds something, or the model cannot be exported.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise BundleError(f"{out} is there already and not an empty folder; name a new one.")
-    out = out.resolve()
-    found = read_run(checkpoint, run)
-    module = FusionModule.load_from_checkpoint(found.path, map_location="cpu", weights_only=True)
-    model = module.model.eval()
-    settings = found.content["datamodule_hyper_parameters"]
-    kinds = _POSITIVE.get(settings["task"], ("normal", "low BMD"))
-    decisions = _decide(found, kinds)
-    with _new_folder(out) as folder:
+    with atomic_folder(out) as folder:
+        found = read_run(checkpoint, run)
+        module = FusionModule.load_from_checkpoint(
+            found.path, map_location="cpu", weights_only=True
+        )
+        model = module.model.eval()
+        settings = found.content["datamodule_hyper_parameters"]
+        kinds = _POSITIVE.get(settings["task"], ("normal", "low BMD"))
+        decisions = _decide(found, kinds)
         _tell("Exporting the graphs and holding them to PyTorch.")
         model.save_pretrained(folder / "model")
         (folder / "model" / "README.md").unlink(missing_ok=True)  # the card lies above
@@ -215,16 +210,3 @@ def _environment(folder: Path) -> dict[str, Any]:
 def _hashes(folder: Path) -> dict[str, str]:
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     return {path.relative_to(folder).as_posix(): content_hash(path) for path in files}
-
-
-@contextmanager
-def _new_folder(out: Path) -> Iterator[Path]:
-    """A folder beside `out` that takes its name when the block succeeds."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-    try:
-        yield temporary
-        temporary.chmod(0o755)
-        temporary.rename(out)  # over an empty folder too
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)

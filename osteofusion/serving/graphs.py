@@ -8,11 +8,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
 import torch
-from google.protobuf.message import Message
 from torch import Tensor, nn
 from torch._dynamo.exc import UserError
 from torch.export import ExportedProgram
@@ -227,13 +227,13 @@ def _traced(module: nn.Module, example: tuple[Tensor, ...], *, fixed: bool) -> E
         return torch.export.export(module, example, dynamic_shapes=axes, strict=True)
 
 
-def _strip(message: Message) -> None:
+def _strip(message: Any) -> None:
     """Remove notes of the exporter: stack traces with paths, a listing of all weights."""
     for field, value in message.ListFields():
         if field.name in ("metadata_props", "doc_string"):
             message.ClearField(field.name)
         elif field.message_type is not None:
-            for each in [value] if isinstance(value, Message) else value:
+            for each in [value] if hasattr(value, "ListFields") else value:
                 _strip(each)
 
 

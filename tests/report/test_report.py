@@ -14,12 +14,12 @@ import yaml
 SECTIONS = [
     "reading",
     "cohort",
-    "table-one",
     "results",
     "comparison",
     "curves",
     "decisions",
     "errors",
+    "table-one",
     "training",
     "audits",
     "looks",

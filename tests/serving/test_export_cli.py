@@ -152,7 +152,7 @@ def test_a_folder_with_content_is_refused_and_kept(cli, tabular_run, tmp_path):
     (tmp_path / "out" / "note.txt").write_text("mine")
     result = cli("export", tabular_run, tmp_path / "out", cwd=tmp_path)
     assert result.code == 2
-    assert "not an empty folder" in result.err
+    assert "already exists" in result.err
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["note.txt"]
 
 

@@ -532,6 +532,28 @@ def test_wrong_recommendations_are_refused(tmp_path, content, reason):
     assert str(path) in str(refusal.value)
 
 
+def test_predict_writes_reports_in_the_words_of_the_clinic(
+    cli, clinic_run, bundle_folder, tmp_path
+):
+    film = min((clinic_run / "demo" / "normal").iterdir())
+    texts = tmp_path / "texts.yaml"
+    texts.write_text(re.sub(r": \w", ": Ask Dr Nowak.", FULL))
+    words = ("predict", "--bundle", bundle_folder, "--image", film, "--value", "age=71")
+    words = (*words, "--out", "out.csv", "--recommendations", texts)
+    refused = cli(*words, cwd=tmp_path)
+    assert refused.code == 2
+    assert "--recommendations words the reports; give --report DIR too." in refused.err
+    done = cli(*words, "--report", "reports", cwd=tmp_path)
+    assert done.code == 0, done.err
+    (path,) = (tmp_path / "reports").iterdir()
+    assert "Ask Dr Nowak." in said(PdfReader(path))
+    texts.write_text("dxa: a\n")
+    wrong = cli(*words, "--report", "others", cwd=tmp_path)
+    assert wrong.code == 2
+    assert "rule_out is missing" in wrong.err
+    assert not (tmp_path / "others").exists()
+
+
 def test_missing_recommendations_are_refused(tmp_path):
     with pytest.raises(ConfigError, match="cannot be read"):
         load_texts(tmp_path / "texts.yaml")
