@@ -15,7 +15,7 @@ from scipy.special import log_softmax, softmax
 from osteofusion.errors import EvaluationError
 from osteofusion.evaluation.metrics import Floats, Ints
 
-_SMALLEST = 1e-6  # a forest says exactly 0 and 1, whose logarithm is not finite
+SMALLEST = 1e-6  # a forest says exactly 0 and 1, whose logarithm is not finite
 # Deviation of the normal prior on each intercept (around 0) and slope (around 1). Undoing balanced
 # class weights at 85 % takes an intercept of 1.7, so 2 hardly pulls once there are dozens of rows.
 _PRIOR_SD = 2.0
@@ -175,7 +175,7 @@ def raw_and_labels(predictions: pd.DataFrame, classes: Sequence[str]) -> tuple[F
 
 
 def _features(raw: Floats) -> Floats:
-    logs = np.log(np.clip(raw, _SMALLEST, 1 - _SMALLEST))
+    logs = np.log(np.clip(raw, SMALLEST, 1 - SMALLEST))
     features: Floats = logs[:, 1:] - logs[:, :1] if raw.shape[1] == 2 else logs
     return features
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import Any
 
+from osteofusion.evaluation.class_scores import ClassScores
 from osteofusion.evaluation.curves import words
 from osteofusion.evaluation.differences import Difference
 from osteofusion.evaluation.evaluate import ArmEvaluation, Evaluation
@@ -59,6 +60,7 @@ def from_dict(evaluation: dict[str, Any]) -> Evaluation:
             confusion=found["confusion"],
             report=found.get("report", {}),
             degenerate_resamples=found.get("degenerate_resamples", 0),
+            by_class={name: _scores(each) for name, each in found.get("by_class", {}).items()},
         )
         for arm, found in evaluation["arms"].items()
     }
@@ -69,6 +71,11 @@ def from_dict(evaluation: dict[str, Any]) -> Evaluation:
     names = [item.name for item in fields(Evaluation)]
     known = {"n_folds": 1, **{name: evaluation[name] for name in names if name in evaluation}}
     return Evaluation(**{**known, "arms": arms, "differences": differences})
+
+
+def _scores(found: dict[str, Any]) -> ClassScores:
+    shares = {name: Estimate(**found[name]) for name in ("precision", "recall", "f1")}
+    return ClassScores(**shares, support=found["support"])
 
 
 def difference(evaluation: dict[str, Any], first: str, second: str, metric: str) -> dict[str, Any]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import logging
+import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,7 +20,7 @@ from torch._dynamo.exc import UserError
 from torch.export import ExportedProgram
 
 from osteofusion.errors import OsteofusionError
-from osteofusion.evaluation.calibration import Calibration
+from osteofusion.evaluation.calibration import SMALLEST, Calibration
 from osteofusion.files import atomic_path
 from osteofusion.models.classifier import FusionClassifier
 from osteofusion.models.fusion import CLINICAL, IMAGE
@@ -27,7 +29,6 @@ from osteofusion.serving.saliency_graph import Saliency
 
 OPSET = 20
 TOLERANCE = 1e-4  # by which ONNX Runtime and torch may differ
-_SMALLEST = 1e-6  # as in `Calibration`
 _NOISY = ("torch.onnx", "torch.export", "torch.fx", "onnxscript", "onnx_ir")
 
 
@@ -63,7 +64,7 @@ def export_graphs(
     kept, ONNX Runtime is held to torch on random patients, some with a modality absent.
 
     Args:
-        model: The classifier; it is exported in evaluation mode.
+        model: The classifier; it is exported in evaluation mode and not changed.
         calibration: Becomes the last layer.
         image_size: Side S of the square, px; the tabular arm has no use for it.
         folder: Where to write; made when absent.
@@ -74,10 +75,11 @@ def export_graphs(
             than 1e-4.
     """
     calibration.apply(np.full((1, model.num_classes), 1 / model.num_classes))
-    training = model.training
+    # Trained with its channels last, it would bring operations that ONNX does not have.
+    model = copy.deepcopy(model).eval().to(memory_format=torch.contiguous_format)
     try:
         with _quiet():
-            return _export_all(model.eval(), calibration, image_size, folder)
+            return _export_all(model, calibration, image_size, folder)
     except (OsteofusionError, OSError):
         raise
     except Exception as error:  # the errors of torch's exporter share no base
@@ -85,8 +87,6 @@ def export_graphs(
             f"torch cannot export this model to ONNX ({_first_line(error)}); use another backbone "
             "or another version of torch."
         ) from error
-    finally:
-        model.train(training)
 
 
 class Answer(nn.Module):
@@ -128,7 +128,7 @@ class Answer(nn.Module):
         raw = self.model.probabilities(logits).double()
         if self.scaling is None:
             return raw
-        logs = raw.clamp(_SMALLEST, 1 - _SMALLEST).log()
+        logs = raw.clamp(SMALLEST, 1 - SMALLEST).log()
         features = logs[:, 1:] - logs[:, :1] if logs.shape[1] == 2 else logs
         slope, intercept = (features.new_tensor(each) for each in self.scaling)
         scores = features * slope + intercept
@@ -271,4 +271,5 @@ def _quiet() -> Iterator[None]:
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip()  # torch colours its messages
+    return re.split(r"\.\s|\n", plain or type(error).__name__)[0]

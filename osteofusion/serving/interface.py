@@ -181,17 +181,18 @@ def request_body(description: BundleDescription) -> dict[str, Any]:
 
 
 def _property(feature: FeatureDescription) -> dict[str, Any]:
-    """Schema of a clinical value; a DICOM header may stand in for it."""
-    unit = f", {feature.unit}" if feature.unit else ""
-    about = {"description": f"{feature.label}{unit}"}
+    """Schema of a clinical value, as leniently as it is read: numbers and yes/no may be text."""
+    text = {"type": "string", "maxLength": 100}
+    kinds: list[dict[str, Any]]
     if feature.kind == "numeric":
-        low, high = feature.range or (None, None)
-        bounds = {"minimum": low, "maximum": high} if feature.range else {}
-        return {"type": ["number", "null"], **bounds, **about}
-    if feature.kind == "categorical":
-        known = {"examples": feature.vocabulary} if feature.vocabulary else {}
-        return {"type": ["string", "null"], "maxLength": 100, **known, **about}
-    return {"enum": [0, 1, "yes", "no", None], **about}
+        bounds = zip(("minimum", "maximum"), feature.range or (), strict=False)
+        kinds = [{"type": "number", **dict(bounds)}, text]
+    elif feature.kind == "categorical":
+        kinds = [{**text, "examples": feature.vocabulary}, {"type": ["number", "boolean"]}]
+    else:
+        kinds = [{"enum": [0, 1, True, False]}, {**text, "examples": ["yes", "no"]}]
+    unit = f", {feature.unit}" if feature.unit else ""
+    return {"description": f"{feature.label}{unit}", "anyOf": [*kinds, {"type": "null"}]}
 
 
 def _example(features: list[FeatureDescription]) -> dict[str, object]:

@@ -235,7 +235,7 @@ def test_too_few_groups_are_named():
     with pytest.raises(
         SplitError,
         match="class 'osteoporosis' has 2 subject groups but 5 folds with a validation side need "
-        "at least 5; use fewer folds or more data",
+        "at least 5; use more data or a coarser task",
     ):
         make_splits(table, seed=0, folds=5)
     with pytest.raises(SplitError, match="train, val and test need at least 3; use more data"):

@@ -161,6 +161,16 @@ def study_page(cli, study, tmp_path_factory):
     return _page(cli, study, tmp_path_factory.mktemp("study_page"))
 
 
+@pytest.fixture(scope="session")
+def make_page(cli):
+    """`osteofusion report FOLDER` with options, into a folder; the page."""
+
+    def write(folder, out, *options):
+        return _page(cli, folder, out, *options)
+
+    return write
+
+
 @pytest.fixture
 def report(cli, tmp_path):
     """`osteofusion report` into a folder of the test; the page."""

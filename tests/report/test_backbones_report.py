@@ -67,10 +67,8 @@ def backbones(study, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def page(backbones, cli, tmp_path_factory):
-    from conftest import _page  # tests/report/conftest.py
-
-    return _page(cli, backbones, tmp_path_factory.mktemp("page"), "--pdf", "--figures", "figures")
+def page(backbones, make_page, tmp_path_factory):
+    return make_page(backbones, tmp_path_factory.mktemp("page"), "--figures", "figures")
 
 
 def test_variants_stand_before_the_results_and_table_one_after(page):
@@ -88,7 +86,8 @@ def test_one_table_has_every_variant_and_what_it_is_held_against(page, backbones
     for variant in APART:
         found = evaluations[variant]
         for metric in ("auroc", "accuracy", "macro_f1", "mcc"):
-            assert f"{found['arms']['image']['metrics'][metric]['value']:.3f}" in text
+            value = found["arms"]["image"]["metrics"][metric]["value"]
+            assert f"{value:.3f}".replace("-", "\N{MINUS SIGN}") in text
         gap = found["accuracy_gap"]["image"]
         assert f"{gap['gap']:+.3f}".replace("-", "\N{MINUS SIGN}") in text
     assert text.index("small net") < text.index("large net")  # the study's order, not the best
@@ -105,7 +104,6 @@ def test_each_model_has_its_report_matrix_and_accuracy_curve(page):
         for name in (f"confusion_{variant}_image", f"training_{variant}_image_accuracy"):
             assert (page.folder / "figures" / f"{name}.svg").is_file()
     assert (page.folder / "figures" / "variants.png").is_file()
-    assert (page.folder / "page.pdf").stat().st_size > 10_000
 
 
 def test_a_folder_of_an_older_version_says_what_it_lacks(backbones, cli, tmp_path):

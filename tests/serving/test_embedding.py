@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from osteofusion.errors import OsteofusionError
 from osteofusion.serving.embedding import Embedding, fit_embedding
 
+PICTURES = {".png", ".jpg", ".jpeg"}
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -136,7 +137,8 @@ def test_hands_and_drawn_spines_are_unlike_mendeley_knees(mendeley, rsna, spine,
     names = sorted(table["image"].unique())
     knees = dict(zip(names, _frozen([mendeley / name for name in names]), strict=True))
     hands = sorted((rsna / "boneage-training-dataset").glob("*.png"))
-    others = _frozen(hands), _frozen(sorted(spine.rglob("*.png")))
+    spines = sorted(path for path in spine.rglob("*.*") if path.suffix.lower() in PICTURES)
+    others = _frozen(hands), _frozen(spines)
     full_size = [7034 <= int(path.stem) <= 7047 for path in hands]
     flagged = []
     for _, fold in table.groupby(["repeat", "fold"]):

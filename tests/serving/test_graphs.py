@@ -108,6 +108,14 @@ def test_saliency_is_that_of_captum_and_blank_without_a_radiograph(fused):
     _same_saliency(model, folder, 32)
 
 
+def test_a_model_trained_with_its_channels_last_keeps_its_map(tmp_path):
+    encoder = {"name": "timm", "backbone": "test_efficientnet.r160_in1k"}
+    model = classifier(2, image_encoder=encoder).to(memory_format=torch.channels_last)
+    exported = export_graphs(model, PLATT, 64, tmp_path)
+    assert exported.saliency_note is None
+    _same_saliency(model, tmp_path, 64)
+
+
 def test_graphs_hold_no_path_no_external_file_and_one_opset(fused):
     _, folder, exported = fused
     for name in exported.files:
