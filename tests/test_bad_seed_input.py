@@ -89,6 +89,7 @@ def study(cli, clinic, tmp_path):
             "config": "three_class.yaml",
             "arms": ["tabular"],
             "folds": 5,
+            "executor": {"workers": 1},  # each starts a Python of its own
             "settings": {"data.image_size": 64, "model.pretrained": False},
         }
         (tmp_path / "toy.yaml").write_text(yaml.safe_dump(content | changed))
@@ -107,11 +108,14 @@ def test_a_class_of_three_subjects_cannot_be_in_five_folds(study, clinic):
     assert "use fewer folds (3 at most)" in said
 
 
-def test_one_class_is_nothing_to_learn(study, clinic):
+def test_one_class_is_nothing_to_learn(cli, clinic, tmp_path):
     sized(clinic, osteopenia=12)
     for empty in ("normal", "osteoporosis"):
         (clinic.root / empty).mkdir()
-    assert "No training row is normal" in study()
+    data = ("--data.manifest", clinic.write(), "--data.root", clinic.root)
+    options = ("--config", "three_class.yaml", *data, "--model.arm", "tabular")
+    assert "No training row is normal" in refused(cli("fit", *options, cwd=tmp_path))
+    assert not list(tmp_path.glob("runs/*/*"))  # nothing was begun
 
 
 def test_a_variant_whose_backbone_needs_larger_images_is_found_before_the_first_cell(study, clinic):

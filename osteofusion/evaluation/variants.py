@@ -67,6 +67,11 @@ def render_variants(
         f"{first.n_rows} rows in {first.n_groups} split groups ({counts}), in the study's order; "
         "below, what always answering the commonest class reaches, and age alone. In brackets: "
         "95 % intervals over split groups."
-        + (" train - test: what accuracy is lost off the training rows." if gaps else "")
+        + (
+            " train - test: what accuracy is lost off the training rows, as the models call before "
+            "calibration."
+            if gaps
+            else ""
+        )
     )
     return table

@@ -108,7 +108,10 @@ def modality_effects(model: FusionClassifier, rows: EncodedRows) -> NDArray[np.f
 
 
 def explain_rows(model: FusionClassifier, rows: EncodedRows) -> list[Explanation]:
-    """Attributions and modalities of each row, as a bundle states them; without maps."""
+    """Attributions and modalities of each row, without maps.
+
+    They are of the model's own log-odds and risks, where a bundle's are of calibrated ones.
+    """
     whole = rows.log_odds(model)
     names = [] if model.preprocessing is None else model.preprocessing.feature_names
     effects = clinical_effects(model, rows) if names else np.empty((len(whole), 0))

@@ -161,7 +161,7 @@ def _panel(
         Image.fromarray(picture).save(folder / f"{name}_{kind.replace(', ', '_')}.png")
         overlays[kind] = picture
     said = [f"{row.cells['subject_id']} (labelled {str(row.cells['label']).replace('_', ' ')})"]
-    said.append(f"risk of low BMD {row.risk:.0%}")
+    said.append(f"risk of low BMD {row.risk:.0%} (not calibrated)")
     parts = {"image": "radiograph", "clinical": "clinical values"}
     moved = [f"{parts[part]} {by:+.2f}" for part, by in row.explanation.modalities.items()]
     if moved:

@@ -15,14 +15,16 @@ _TERMS = {
         "they are trained on or tested together, never both."
     ),
     r"interval|\(.* to .*\)": (
-        "A range such as 0.70 to 0.80 is a 95 % interval: what other persons of the same kind "
-        "might well have given."
+        "A range such as 0.70 to 0.80 is a 95 % interval: values that these persons leave "
+        "plausible; of 100 such studies, about 95 have the true one in theirs."
     ),
     r"\bOST\b": "OST is a score of weight and age alone, a fifth of (kilograms less years).",
     r"\bOSTA\b": "OSTA is the score OST in whole numbers, made for Asian women.",
     r"\bORAI\b": "ORAI is a score of age, weight and oestrogen use.",
     r"\bFRAX\b": "FRAX is a published risk of fracture over ten years, from clinical risk factors.",
-    r"[Ff]us(ed|ion)": "Fused is a model that reads both the radiograph and the clinical values.",
+    r"\b[Ff]us(ed|ion)\b": (
+        "Fused is a model that reads both the radiograph and the clinical values."
+    ),
     r"[Tt]abular": "Tabular is a model that reads the clinical values alone.",
 }
 

@@ -72,10 +72,13 @@ def verdict(material: Material) -> str:
     evaluations, metric = material.evaluations, primary_metric(material.evaluation)
     name = metric_words(metric, material.classes)
     said: dict[str, list[str]] = {"better": [], "worse": [], "same": []}
+    adjusted = True
     for each in _differences(material.between or {}):
         found = each["estimate"]
         if each["metric"] == metric and found.get("low") is not None:
-            sure = each.get("p_adjusted") is None or each["p_adjusted"] < 0.05
+            p = each.get("p_adjusted")
+            adjusted = adjusted and p is not None
+            sure = p is None or p < 0.05
             better, worse = sure and found["low"] > 0, sure and found["high"] < 0
             said["better" if better else "worse" if worse else "same"].append(each["first"])
     first = f"the first variant, {words(material.variant)}"
@@ -84,6 +87,12 @@ def verdict(material: Material) -> str:
         for how, who in said.items()
         if who
     ]
+    compared = sum(map(len, said.values()))
+    if compared > 1 and not adjusted:
+        parts.append(
+            f"These are {compared} comparisons that are not adjusted for their number: with that "
+            "many, one can look different by chance."
+        )
     majority = material.evaluation["arms"].get("majority")
     if majority is not None:
         bar = majority["metrics"]["accuracy"]["value"]

@@ -112,7 +112,9 @@ def choose(validation: Side, test: Side, kinds: tuple[str, str]) -> Decisions:
     negative, positive = kinds
     held = {positive: int(low.sum()), negative: int((~low).sum())}
     counted = " and ".join(f"{n} {kind}" for kind, n in held.items())
-    chosen_on = f"{len(low)} validation rows ({counted}), {_ALSO}"
+    # A risk means what it does at this share: thresholds do not carry over to another.
+    share = f"{100 * low.mean():.0f} % {positive}"
+    chosen_on = f"{len(low)} validation rows ({counted}: {share}), {_ALSO}"
     few = {kind for kind, n in held.items() if n < _FEWEST}
     needs = {"fixed_sensitivity": {positive}, "fixed_specificity": {negative}, "youden": set(held)}
     thresholds: dict[str, float] = {

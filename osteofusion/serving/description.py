@@ -87,6 +87,11 @@ class FeatureDescription(_Plain):
     dicom: Literal["age", "female", "laterality", "body_part"] | None = None
     train: TrainingValues
 
+    @property
+    def unit_words(self) -> str:
+        """The unit as a reader sees it, such as kg/m²; empty of counts and what has none."""
+        return "" if self.unit in (None, "count") else self.unit.replace("m2", "m²")
+
 
 class PreprocessingDescription(_Plain):
     """How a radiograph becomes the square that the model sees.
@@ -129,7 +134,7 @@ class OperatingPointDescription(_Plain):
         threshold: The risk; above 1 where the rule calls nobody.
         sensitivity: On the test rows.
         specificity: On the test rows.
-        chosen_on: Rows it was chosen on, in words.
+        chosen_on: Rows it was chosen on, in words, with the share of positives among them.
     """
 
     name: Literal["fixed_sensitivity", "fixed_specificity", "youden"]
@@ -158,7 +163,7 @@ class TriageDescription(_Plain):
     Attributes:
         rule_out: Threshold of the fixed sensitivity.
         rule_in: Threshold of the fixed specificity; where the two cross, one midway serves both.
-        chosen_on: Rows they were chosen on, in words.
+        chosen_on: Rows they were chosen on, in words, with the share of positives among them.
         reached: ``rule_out``, ``dxa`` and ``rule_in`` on the test rows.
     """
 

@@ -15,10 +15,10 @@ class InputError(OsteofusionError):
     Args:
         field: The clinical value, or ``image``.
         reason: One sentence without anything of the patient but the field's name.
-        code: ``unknown_value``, ``not_a_number``, ``not_finite``, ``not_a_word``,
-            ``out_of_range``, ``suspected_unit``, ``no_modality``, ``unused_modality``,
-            ``not_an_image``, ``empty``, ``damaged``, ``too_large``, ``several_frames``,
-            ``no_spacing`` or ``unsupported_image``.
+        code: ``unknown_value``, ``not_a_value``, ``not_a_number``, ``not_finite``,
+            ``not_yes_or_no``, ``not_a_word``, ``too_long``, ``out_of_range``, ``suspected_unit``,
+            ``no_modality``, ``unused_modality``, ``not_an_image``, ``empty``, ``damaged``,
+            ``too_large``, ``several_frames``, ``no_spacing`` or ``unsupported_image``.
     """
 
     def __init__(self, field: str, reason: str, code: str) -> None:

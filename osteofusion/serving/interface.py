@@ -64,7 +64,7 @@ class Links:
 
 @dataclass(frozen=True)
 class Reasons:
-    """What moved the answer, in log-odds of low BMD.
+    """What moved the answer, in calibrated log-odds of low BMD.
 
     Attributes:
         attributions: One a clinical value that was given, largest effect first.

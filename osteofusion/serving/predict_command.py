@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -179,11 +180,13 @@ def _as_row(row: _Row, answer: Prediction, predictor: Predictor) -> dict[str, ob
 def _report_names(rows: Sequence[_Row]) -> list[str]:
     """A file name for each row's report: none is written over another."""
     names: list[str] = []
+    seen: Counter[str] = Counter()
     for row in rows:
         subject, image = row.facts["subject_id"], Path(row.facts["image"]).stem
         name = re.sub(r"[^\w.-]", "_", subject if image in ("", subject) else f"{subject}_{image}")
-        same = sum(re.sub(r"~\d+$", "", other).lower() == name.lower() for other in names)
-        names.append(f"{name}~{same + 1}" if same else name)
+        seen[name.lower()] += 1  # some file systems tell no case
+        same = seen[name.lower()]
+        names.append(name if same == 1 else f"{name}~{same}")
     return names
 
 

@@ -106,6 +106,10 @@ class Prediction:
 class Attribution:
     """How one clinical value moved the answer.
 
+    A bundle states calibrated log-odds and risk; `osteofusion explain`, which has no calibration,
+    the model's own. Where there are two classes, the former's log-odds are the latter's times the
+    slope of the calibration.
+
     Attributes:
         name: Canonical name of the feature.
         log_odds: Log-odds of low BMD as they are, less those with the value replaced by the
@@ -125,7 +129,8 @@ class Explanation:
     Attributes:
         attributions: One a clinical value that was given, largest effect first.
         modalities: By ``image`` and ``clinical``, where given beside the other: log-odds of low BMD
-            as they are, less those with that modality withheld.
+            as they are, less those with that modality withheld; calibrated or not as
+            `Attribution` says.
         saliency: By method (``gradcam``, ``hirescam``): (h, w) float32 in [0, 1] over the square
             that the model saw; empty without a radiograph, or where the bundle has no map.
         radiograph: The radiograph, (H, W) uint8, in its original geometry; None without one.

@@ -27,7 +27,6 @@ logging.getLogger("pydicom").propagate = False
 
 _IMAGE = "image"
 _DEFLATED = b"1.2.840.10008.1.2.1.99"  # zlib over the whole data set: a bomb before any check
-_META = 1024  # bytes in which the header names it
 _WHOLE_LIMBS = frozenset(
     {"extremity", "leg", "arm", "limb", "lowerextremity", "lower limb", "joint"}
 )
@@ -112,7 +111,8 @@ def region_flags(facts: DicomFacts | None, regions: Sequence[str]) -> list[Quali
 
 
 def _refuse_deflated(data: bytes, path: Path) -> None:
-    if is_dicom_data(data, path) and _DEFLATED in data[:_META]:
+    # Anywhere, not only near the start: the header may hold as much as it likes before it.
+    if is_dicom_data(data, path) and _DEFLATED in data:
         raise InputError(
             _IMAGE,
             "The image cannot be read: deflated DICOM files are not accepted; export it without "

@@ -300,7 +300,10 @@ class Report:
             )
             rows.append([self._text(text, "cell") for text in texts])
         chosen = "; ".join(dict.fromkeys(point.chosen_on for point in points.values()))
-        said = f"In brackets: 95 % intervals and numbers of test cases. Chosen on {chosen}."
+        said = (
+            "In brackets: 95 % intervals and numbers of test cases. Thresholds, those of the bands "
+            f"too, were chosen on {chosen}."
+        )
         table = ruled(rows, [share * WIDTH for share in (0.25, 0.17, 0.12, 0.23, 0.23)])
         return [KeepTogether([title, table, self._text(said, "soft")])]
 

@@ -61,13 +61,6 @@ def number(value: float, digits: int = 4) -> str:
     return format(Decimal(said), "f") if 1e-4 <= abs(value) < 1e9 else said
 
 
-def quantity(value: float, unit: str | None) -> str:
-    """A value with its unit."""
-    if unit in (None, "count"):
-        return number(value)
-    return f"{number(value)}{_NO_BREAK}{unit.replace('m2', 'm²')}"
-
-
 def value_words(feature: FeatureDescription, value: Value) -> str:
     """A canonical value of a feature: a quantity, a word, or yes and no."""
     if value is None:
@@ -75,7 +68,7 @@ def value_words(feature: FeatureDescription, value: Value) -> str:
     if isinstance(value, str):
         return value
     if feature.kind == "numeric":
-        return quantity(value, feature.unit)
+        return f"{number(value)}{_NO_BREAK}{feature.unit_words}".rstrip()
     return "yes" if value else "no"
 
 

@@ -170,7 +170,6 @@ def _plausible(feature: FeatureDescription, value: Value) -> bool:
 def _out_of_range(feature: FeatureDescription, value: float) -> InputError:
     assert feature.range is not None
     low, high = feature.range
-    unit = f" {feature.unit}" if feature.unit else ""
     mistaken = _mistaken_unit(feature, value, (low, high))
     if mistaken is not None:
         proper = _UNITS[str(feature.unit)]
@@ -181,7 +180,7 @@ def _out_of_range(feature: FeatureDescription, value: float) -> InputError:
         )
     return InputError(
         feature.name,
-        f"{feature.name} must lie between {low:g} and {high:g}{unit}.",
+        f"{feature.name} must lie between {low:g} and {high:g} {feature.unit_words}".rstrip() + ".",
         "out_of_range",
     )
 
@@ -242,15 +241,12 @@ def _marked(
     number = value.value
     if usual is None or not isinstance(number, float) or usual[0] <= number <= usual[1]:
         return value, []
-    unit = f" {feature.unit}" if feature.unit else ""
     mistaken = _mistaken_unit(feature, number, usual)
     if mistaken is not None:
-        message = f"{label} looks like {mistaken}; it is read as{unit}."
+        message = f"{label} looks like {mistaken}; it is read as {feature.unit_words}."
         return replace(value, mark="suspected_unit"), [QualityFlag("suspected_unit", message, name)]
-    message = (
-        f"{label} lies outside {usual[0]:g} to {usual[1]:g}{unit}, the middle 98 % of the training "
-        "rows."
-    )
+    span = f"{usual[0]:.3g} to {usual[1]:.3g} {feature.unit_words}".rstrip()
+    message = f"{label} lies outside {span}, the middle 98 % of the training rows."
     mark = replace(value, mark="outside_training")
     return mark, [QualityFlag("outside_training", message, name)]
 

@@ -131,3 +131,10 @@ def test_the_summary_has_scikit_learns_figures(classes):
 def test_without_training_rows_there_is_no_gap():
     with pytest.raises(EvaluationError, match="no rows of the train side"):
         accuracy_gap(predictions([0, 1, 2], [0, 1, 2]), CLASSES)
+
+
+def test_a_class_that_is_never_called_leaves_no_macro_precision():
+    """Also where as many classes are called as there are."""
+    test = predictions([0, 1] * 10, [0, 2] * 10)
+    found = summary_table(evaluate(test, CLASSES, resamples=100), test)
+    assert found.loc["image", "precision"] == "n/a"

@@ -158,6 +158,17 @@ def test_flat_maps_do_not_pass(spotter):
     assert not check.passed
 
 
+def test_random_weights_whose_maps_are_flat_show_nothing(spotter):
+    def explain(model):
+        own = np.random.default_rng(0).random((3, 4, 4), dtype=np.float32)
+        return own if model is spotter else np.zeros_like(own)
+
+    check = sanity_check(spotter, explain, "gradcam")
+    assert (check.n, check.flat, check.randomised) == (3, 3, 0)
+    assert not check.passed
+    assert "was not shown" in check.verdict
+
+
 def test_the_cascade_ends_at_weights_that_were_never_trained(spotter):
     """After the last part nothing of the trained model is left."""
     seen: list[FusionClassifier] = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -11,6 +12,9 @@ import pytest
 
 from osteofusion.evaluation import evaluate
 from osteofusion.evaluation.classification import accuracy_gap, gaps_in_json
+from osteofusion.report.glossary import explained
+from osteofusion.report.read import read_material
+from osteofusion.report.variants import verdict
 
 CLASSES = ["normal", "low_bmd"]
 APART = {"small_net": 0.3, "large_net": 4.0}  # how well each tells the classes
@@ -96,6 +100,22 @@ def test_one_table_has_every_variant_and_what_it_is_held_against(page, backbones
 def test_the_first_page_says_which_variant_is_better(page):
     assert "By AUROC, large net is better than the first variant, small net." in page.text
     assert "AUROC is how often" in page.text
+
+
+def test_only_terms_that_stand_there_are_explained():
+    assert explained(["The confusion matrix of the image model."]) == ""
+    assert explained(["Fusion helps."]).startswith("Fused is")
+
+
+@pytest.mark.parametrize(("p", "warned"), [(None, True), (0.01, False)])
+def test_many_comparisons_without_p_values_are_said_to_be_unadjusted(backbones, p, warned):
+    material = read_material(backbones)
+    (found,) = [each for each in material.between["differences"] if each["metric"] == "auroc"]
+    several = [{**found, "first": f"net_{i}/image", "p_adjusted": p} for i in range(3)]
+    said = verdict(replace(material, between={"differences": several}))
+    assert ("3 comparisons that are not adjusted" in said) == warned
+    alone = verdict(replace(material, between={"differences": several[:1]}))
+    assert "adjusted" not in alone
 
 
 def test_each_model_has_its_report_matrix_and_accuracy_curve(page):

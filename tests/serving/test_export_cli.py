@@ -85,6 +85,9 @@ def test_what_a_point_reaches_is_counted_on_the_test_rows(bundle_folder, run_fol
         assert point.sensitivity.n == test.low.sum()
         interval = wilson_interval(~test.low, ~hits, test.groups)
         assert (point.specificity.low, point.specificity.high) == pytest.approx(interval)
+    share = rows.loc[rows["split"] == "val", "label"].ne("normal").mean()
+    for chosen in (d.triage, *d.operating_points):
+        assert f"{100 * share:.0f} % low BMD)" in chosen.chosen_on
     bands = d.triage.reached.values()
     assert sum(band.of_low.value for band in bands) == pytest.approx(1)
 

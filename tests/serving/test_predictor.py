@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import os
 import resource
 import shutil
 import struct
@@ -23,9 +24,13 @@ from pydicom.data import get_testdata_file
 from pydicom.uid import RLELossless
 
 from osteofusion.data.manifest import load_manifest
-from osteofusion.data.radiograph import RadiographPreprocessing
+from osteofusion.data.radiograph import RadiographPreprocessing, content_hash
+from osteofusion.evaluation.calibration import Calibration
+from osteofusion.explain.attribution import encode_rows, explain_rows
+from osteofusion.models import FusionClassifier
 from osteofusion.serving.bundle import Bundle
 from osteofusion.serving.errors import BundleError, InputError
+from osteofusion.serving.graphs import export_graphs
 from osteofusion.serving.predictor import Predictor
 from osteofusion.serving.radiographs import read_image
 from osteofusion.training.datamodule import RadiographDataModule
@@ -176,12 +181,66 @@ def test_attributions_are_the_differences_that_replaced_values_make(predictor, f
     np.testing.assert_array_equal(found.radiograph, patient.radiograph)
 
 
+def test_attributions_are_those_of_the_checkpoint_times_the_slope_of_the_calibration(
+    predictor, bundle_folder, films
+):
+    patient = predictor.read(films[0], VALUES)
+    model = FusionClassifier.from_pretrained(bundle_folder / "model")
+    batch = {
+        "image": torch.from_numpy(patient.image[None] * 255).round().to(torch.uint8),
+        "clinical": torch.from_numpy(patient.clinical[None]),
+        "present": torch.from_numpy(patient.present[None]),
+    }
+    (raw,) = explain_rows(model, encode_rows(model, [batch]))
+    found = predictor.explain(patient)
+    (slope,) = predictor.description.calibration.slope
+    assert abs(slope - 1) > 0.01
+    effects = {item.name: item.log_odds for item in found.attributions}
+    assert max(map(abs, effects.values())) > 0.01
+    assert effects == pytest.approx(
+        {item.name: slope * item.log_odds for item in raw.attributions}, abs=1e-4
+    )
+    assert found.modalities == pytest.approx(
+        {name: slope * effect for name, effect in raw.modalities.items()}, abs=1e-4
+    )
+
+
 def test_a_single_modality_is_not_said_to_move_the_answer(predictor, films):
     assert predictor.explain(predictor.read(films[0], {})).modalities == {}
     clinical = predictor.explain(predictor.read(None, VALUES))
     assert clinical.modalities == {}
     assert clinical.saliency == {}
     assert clinical.radiograph is None
+
+
+@pytest.fixture(scope="module")
+def image_predictor(predictor, tmp_path_factory) -> Predictor:
+    """Of a bundle whose model reads radiographs alone."""
+    folder = tmp_path_factory.mktemp("image_arm")
+    torch.manual_seed(0)
+    cnn = {"name": "cnn", "channels": [4, 8], "num_features": 8}
+    model = FusionClassifier(2, arm="image", image_encoder=cnn, head="sigmoid")
+    exported = export_graphs(model, Calibration((1.5,), (0.2,)), 64, folder)
+    changes = {
+        "arm": "image",
+        "features": [],
+        "clinical_baseline": [],
+        "embedding": None,
+        "files": {name: content_hash(folder / name) for name in exported.files},
+    }
+    described = predictor.description.model_copy(update=changes)
+    (folder / "bundle.json").write_text(described.model_dump_json())
+    return Predictor(Bundle.load(folder), threads=1)
+
+
+def test_a_model_of_radiographs_alone_answers_and_explains(image_predictor, films):
+    patient = image_predictor.read(films[0], {})
+    assert 0 < image_predictor.predict(patient).risk < 1
+    found = image_predictor.explain(patient)
+    assert (found.attributions, found.modalities) == ([], {})
+    assert set(found.saliency) == {"gradcam", "hirescam"}
+    assert refused(image_predictor, films[0], age=61).code == "unused_modality"
+    assert refused(image_predictor, None).code == "no_modality"
 
 
 def test_saliency_maps_lie_in_the_unit_interval(predictor, films):
@@ -327,6 +386,20 @@ def test_what_is_no_single_radiograph_is_refused_in_one_clean_sentence(
     assert "\n" not in str(error)
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")  # pydicom's, of the long identifier
+def test_a_compressed_header_is_not_inflated_however_late_it_says_so(predictor):
+    dataset = pydicom.dcmread(get_testdata_file("image_dfl.dcm"))
+    dataset.file_meta.MediaStorageSOPInstanceUID = "1." + "2" * 5000
+    dataset.add_new(0x00091010, "UN", bytes(200_000_000))
+    stream = io.BytesIO()
+    dataset.save_as(stream)
+    del dataset
+    assert len(stream.getvalue()) < 300_000
+    start = time.process_time()
+    assert refused(predictor, stream.getvalue()).code == "unsupported_image"
+    assert time.process_time() - start < 0.5  # inflated, it takes seconds and 400 MB
+
+
 def test_nothing_at_all_is_refused(predictor):
     assert refused(predictor, None).code == "no_modality"
     assert refused(predictor, None, age=None, female="").code == "no_modality"
@@ -418,6 +491,23 @@ predictor = Predictor(Bundle.load(sys.argv[1]), threads=1)
 patient = predictor.read(open(sys.argv[2], "rb").read(), {"age": 61})
 print(predictor.predict(patient).risk, len(predictor.explain(patient).attributions))
 """
+
+
+@pytest.mark.parametrize(
+    "module", ["training.module", "training.datamodule", "report.model_card", "explain.saliency"]
+)
+def test_onnxruntime_is_imported_by_serving_alone_which_turns_telemetry_off(module):
+    code = (
+        "import os, sys\n"
+        f"import osteofusion.cli, osteofusion.{module}\n"
+        "assert 'onnxruntime' not in sys.modules\n"
+        "import osteofusion.serving.predictor\n"
+        "assert 'onnxruntime' in sys.modules\n"
+        "assert os.environ['ORT_DISABLE_TELEMETRY'] == '1'\n"
+    )
+    bare = {k: v for k, v in os.environ.items() if k != "ORT_DISABLE_TELEMETRY"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=bare)
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_bundle_answers_without_torch_lightning_timm_and_scikit_learn(

@@ -93,6 +93,13 @@ def test_what_makes_no_sense_is_refused_by_field_and_without_the_value(name, cel
     assert str(cell) not in message
 
 
+def test_units_are_said_as_a_reader_writes_them():
+    assert str(refused({"bmi": 400})).endswith("70 kg/m².")
+    assert str(refused({"pregnancies": 99})).endswith("20.")
+    (flag,) = read_values(FEATURES, {"bmi": 60}).flags
+    assert flag.message.startswith("Body mass index lies outside 18.2 to 39.8 kg/m², ")
+
+
 def test_a_suspected_unit_is_named():
     assert "looks like centimetres; give metres" in str(refused({"height": 170}))
     assert "grams" in str(refused({"weight": 70_000}))

@@ -244,4 +244,6 @@ def test_training_leaves_the_regression_as_it_was_fitted(demo):
         with torch.no_grad():
             gap = module.model(clinical=clinical).softmax(1) - start(clinical=clinical).softmax(1)
         moved[sd] = float(gap.abs().max())
+    # No fixed bound: Adam's steps are as long as the learning rate however strong the prior, so
+    # the narrow one's rest is theirs (0.058 at 0.03, 0.006 at 0.003; the wide one's 0.27 and 0.02).
     assert moved[10.0] > 3 * moved[0.01]

@@ -124,7 +124,8 @@ function rules({ calls }, { positive, operating_points: points, decision_note: n
       point && `Reached on test patients: sensitivity ${share(point.sensitivity)}, specificity ${share(point.specificity)}.`));
   });
   return el("section", { "aria-labelledby": "rules-title" }, el("h3", { id: "rules-title" }, "Operating points"),
-    items.length ? el("ul", { class: "rules" }, items) : el("p", { class: "help" }, note ?? "None could be chosen for this model."));
+    items.length ? el("ul", { class: "rules" }, items) : el("p", { class: "help" }, note ?? "None could be chosen for this model."),
+    points.length ? el("p", { id: "chosen-on", class: "help" }, `Thresholds, those of the bands too, were chosen on ${points[0].chosen_on}.`) : null);
 }
 
 /** A share with its 95 % interval and the number of cases behind it. */
@@ -168,7 +169,7 @@ function prevalence({ risk }, { positive, cohort_prevalence: cohort }) {
       `In the cohort behind this model ${number(Math.round(1000 * cohort) / 10)} in 100 had ${what}. That is not your clinic’s share: set how many of those you would examine have it.`),
     el("label", { for: "prevalence" }, `People with ${what} in your clinic: `, chosen), slider,
     el("div", { class: "row" }, el("p", { class: "figure small" }, adjusted), el("span", { class: "bar" }, fill), reset), plain,
-    el("p", { class: "help" }, "Bayes’ rule, with sensitivity and specificity as in the cohort. Bands and operating points stay as they are."));
+    el("p", { class: "help" }, "Bayes’ rule, with sensitivity and specificity as in the cohort. Bands and operating points stay as they are: their thresholds were chosen at the cohort’s share."));
 }
 
 const capital = (text) => text[0].toUpperCase() + text.slice(1);

@@ -48,12 +48,12 @@ def collect(records: Records) -> Collected:
     for cell in records.finished:
         folder = records.folder(cell)
         own = _rows(folder / "predictions.csv", cell)
-        tables.append(own[own["split"] == "test"])
-        training.append(own[own["split"] == "train"])
+        tables.append(_side(own, "test"))
+        training.append(_side(own, "train"))
         key = (cell.variant, cell.part, cell.repeat, cell.fold)
         if key not in with_baselines:
             with_baselines.add(key)
-            tables.append(_rows(folder / "baselines.csv", cell))
+            tables.append(_side(_rows(folder / "baselines.csv", cell), "test"))
     predictions = pd.concat(tables, ignore_index=True)
     return Collected(predictions, pd.concat(training, ignore_index=True), _notes(records))
 
@@ -80,6 +80,10 @@ def _notes(records: Records) -> list[str]:
         f"{len(records.open)} of {len(records.cells)} cells are missing, so all figures are over "
         f"the {len(common)} of {len(folds)} test folds that every arm has"
     ]
+
+
+def _side(table: pd.DataFrame, side: str) -> pd.DataFrame:
+    return table[table["split"] == side]
 
 
 def _rows(path: Path, cell: Cell) -> pd.DataFrame:
