@@ -1,1 +1,3 @@
 """Why a model answers what it answers: saliency over the radiograph, clinical attributions."""
+
+METHODS = ("gradcam", "hirescam")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,9 @@ from osteofusion.explain.saliency import saliency_maps
 from osteofusion.models.classifier import FusionClassifier
 from osteofusion.progress import shown
 from osteofusion.serving.prediction import Explanation
+from osteofusion.training.checkpoints import find_checkpoint, load_checkpoint
 from osteofusion.training.datamodule import Batch, RadiographDataModule
+from osteofusion.training.module import FusionModule
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,18 @@ class ExplainedRow:
     cells: Mapping[str, Any]
     risk: float
     explanation: Explanation
+
+
+def load_run(text: str) -> tuple[FusionClassifier, RadiographDataModule]:
+    """The trained model of a run folder or a checkpoint, and its data.
+
+    Raises:
+        ConfigError: It is neither.
+    """
+    path = find_checkpoint(text, Path(), "")
+    data = RadiographDataModule.from_checkpoint(load_checkpoint(path), num_workers=0)
+    module = FusionModule.load_from_checkpoint(path, map_location="cpu", weights_only=True)
+    return module.model.eval(), data
 
 
 def explain_cohort(

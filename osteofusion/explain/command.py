@@ -7,18 +7,18 @@ import sys
 from argparse import Namespace
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from osteofusion.errors import ConfigError
+from osteofusion.explain import METHODS
 from osteofusion.explain.overlay import COLORMAPS
-from osteofusion.explain.saliency import METHODS
 from osteofusion.files import atomic_folder
-from osteofusion.models.classifier import FusionClassifier
 from osteofusion.parser import Parser
-from osteofusion.training.checkpoints import find_checkpoint, load_checkpoint
-from osteofusion.training.datamodule import RadiographDataModule
-from osteofusion.training.module import FusionModule
+
+if TYPE_CHECKING:
+    from osteofusion.training.datamodule import RadiographDataModule
 
 
 def run(arguments: list[str]) -> int:
@@ -34,11 +34,13 @@ def run(arguments: list[str]) -> int:
     for name in ("most", "repeats"):
         if getattr(options, name) < 1:
             raise ConfigError(f"--{name} is {getattr(options, name)}; it must be at least 1.")
+    out = options.out or run_folder(options.run) / "explain"
     if find_spec("captum") is None:
         raise ConfigError("osteofusion explain needs captum: pip install 'osteofusion[explain]'.")
+    # Here and not above: PyTorch and Lightning take seconds, and a mistake is said at once.
+    from osteofusion.explain.cohort import load_run
     from osteofusion.explain.write import Wanted, write_explanations
 
-    out = options.out or run_folder(options.run) / "explain"
     with atomic_folder(out) as folder:
         model, data = load_run(options.run)
         side = data.side(options.side)
@@ -72,19 +74,6 @@ def run_folder(text: str) -> Path:
     if path.is_dir():
         return path
     return path.parent.parent if path.parent.name == "checkpoints" else path.parent
-
-
-def load_run(text: str) -> tuple[FusionClassifier, RadiographDataModule]:
-    """The trained model of a run folder or a checkpoint, and its data.
-
-    Raises:
-        ConfigError: It is neither.
-    """
-    run_folder(text)
-    path = find_checkpoint(text, Path(), "")
-    data = RadiographDataModule.from_checkpoint(load_checkpoint(path), num_workers=0)
-    module = FusionModule.load_from_checkpoint(path, map_location="cpu", weights_only=True)
-    return module.model.eval(), data
 
 
 def _choose(data: RadiographDataModule, side: pd.DataFrame, options: Namespace) -> pd.DataFrame:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,11 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from osteofusion.errors import ConfigError
+from osteofusion.explain import METHODS
 from osteofusion.models.classifier import FusionClassifier
 from osteofusion.models.image import ImageEncoder, SimpleCNN, StagedEncoder
-
-Method = Literal["gradcam", "hirescam"]
-METHODS: tuple[str, ...] = get_args(Method)
 
 
 def log_odds(logits: Tensor) -> Tensor:

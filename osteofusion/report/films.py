@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -11,6 +10,7 @@ from osteofusion.data.page.films import thumbnails
 from osteofusion.evaluation.curves import words
 from osteofusion.evaluation.metrics import decide
 from osteofusion.report.blocks import Film, Films, Grid, Paragraph, Section, absent
+from osteofusion.report.cohort import join_report
 from osteofusion.report.pooled import Pooled
 from osteofusion.report.read import Material
 from osteofusion.report.words import arm_words
@@ -89,21 +89,18 @@ def errors_section(material: Material, pooled: Pooled, *, images: bool, progress
 
 def image_files(material: Material) -> dict[str, Path]:
     """Image as the tables name it to where its file should lie."""
-    if material.cohort is None:
+    if material.cohort is None or not material.join:
         return {}
-    data = material.config.get("data") or {}
-    roots = data.get("root")
-    listed: list[Any] = roots if isinstance(roots, list) else [roots]
-    if None in listed:
-        return {}
+    # Not the settings: they name no folder where the run took the demo cohort.
+    joined = join_report(material.join)
+    roots = [Path(each.root) for each in joined.sites or [joined]]
     sites = list(dict.fromkeys(material.cohort["site"].astype(str)))
-    several = len(listed) > 1
-    if several and len(sites) != len(listed):
+    several = len(roots) > 1
+    if several and len(sites) != len(roots):
         return {}
-    root_of = dict(zip(sites, map(Path, listed), strict=False))
+    root_of = dict(zip(sites, roots, strict=False))
     return {
-        image: root_of.get(site, Path(listed[0]))
-        / (image.removeprefix(f"{site}/") if several else image)
+        image: root_of.get(site, roots[0]) / (image.removeprefix(f"{site}/") if several else image)
         for site, image in zip(
             material.cohort["site"].astype(str), material.cohort["image"], strict=True
         )

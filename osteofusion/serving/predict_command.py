@@ -74,10 +74,20 @@ def run(arguments: list[str]) -> int:
                 _write_report(path, row.facts["subject_id"], predictor, patient, answer, texts)
     with atomic_path(options.out) as temporary:
         pd.DataFrame(answers).to_csv(temporary, index=False)
+    if options.manifest is None:
+        print(_said(answer, predictor.description.positive))
     print(f"Predictions: {options.out}")
     if options.report is not None:
         print(f"Reports: {options.report}")
     return 0
+
+
+def _said(answer: Prediction, positive: str) -> str:
+    """The answer for one patient in a few lines."""
+    band = f", {answer.band.replace('_', ' ')}" if answer.band else ""
+    return "\n".join(
+        [f"Risk of {positive}: {answer.risk:.1%}{band}", *(flag.message for flag in answer.flags)]
+    )
 
 
 def _parser() -> Parser:

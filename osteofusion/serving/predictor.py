@@ -91,8 +91,9 @@ class Predictor:
         options = ort.SessionOptions()
         options.intra_op_num_threads = self.threads
         options.inter_op_num_threads = 1
-        # Spinning within a run wins a quarter of its time; after it, it would cost other calls.
-        options.add_session_config_entry("session.force_spinning_stop", "1")
+        # Threads that spin for long take the processors of other calls; those that sleep at once
+        # make one call slower (tests/benchmarks/serving.py).
+        options.add_session_config_entry("session.intra_op.spin_duration_us", "200")
         options.log_severity_level = 3
         try:
             return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from osteofusion.data.radiograph import read_radiograph
-from osteofusion.explain.command import load_run
+from osteofusion.explain.cohort import load_run
 from osteofusion.training.predictions import read_predictions
 
 

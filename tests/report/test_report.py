@@ -160,9 +160,19 @@ def test_no_images_means_none(trained, report):
     assert "Left out with --no-images" in page.text
 
 
+def test_films_are_found_where_the_settings_name_no_folder(copied, report):
+    """A run of the demo cohort without --data.root."""
+    config = yaml.safe_load((copied / "config.yaml").read_text())
+    config["data"]["root"] = None
+    (copied / "config.yaml").write_text(yaml.safe_dump(config))
+    page = report(copied)
+    assert "data:image/jpeg" in page.source
+    assert "no longer where" not in page.text
+
+
 def test_missing_parts_are_said(copied, report, demo):
-    config = copied / "config.yaml"
-    config.write_text(config.read_text().replace(str(demo), str(demo) + "-gone"))
+    joined = copied / "join_report.json"
+    joined.write_text(joined.read_text().replace(str(demo), str(demo) + "-gone"))
     for name in ("environment.json", "splits.csv"):
         (copied / name).unlink()
     shutil.rmtree(copied / "logs")

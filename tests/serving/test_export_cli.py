@@ -14,6 +14,7 @@ import torch
 from osteofusion.evaluation import Calibration, fit_calibration, wilson_interval
 from osteofusion.serving.bundle import Bundle
 from osteofusion.serving.choosing import Side, choose
+from osteofusion.serving.predict_command import _report_names, _Row
 from osteofusion.training.predictions import read_predictions
 
 _KINDS = ("normal", "low BMD")
@@ -273,6 +274,17 @@ def test_one_patient_is_answered_with_a_report(cli, clinic_run, bundle_folder, t
     (report,) = (tmp_path / "pdf").iterdir()
     assert report.name == f"{film.stem}.pdf"
     assert report.read_bytes().startswith(b"%PDF")
+
+
+def test_no_report_is_written_over_another():
+    def row(subject: str, image: str) -> _Row:
+        return _Row({"subject_id": subject, "image": image}, None, {})
+
+    rows = [row("P/1", ""), row("p_1", ""), row("P_1", "a/film.png"), row("P_1", "b/film.jpg")]
+    rows += [row("P_1~2", ""), row("film", "film.png")]
+    names = _report_names(rows)
+    assert names == ["P_1", "p_1~2", "P_1_film", "P_1_film~2", "P_1_2", "film"]
+    assert len({name.lower() for name in names}) == len(names)
 
 
 @pytest.mark.parametrize(

@@ -179,6 +179,7 @@ def test_prevalence_moves_the_risk_by_bayes_rule(page, url):
         assert float(adjusted.get_attribute("value")) == pytest.approx(wanted)
         expect(page.locator("#adjusted-plain")).to_contain_text(f"Where {percent} in 100")
     expect(page.locator(".prevalence")).to_contain_text("That is not your clinic")
+    expect(page.locator("#chosen-on")).to_contain_text("% low BMD)")
 
 
 def test_everything_works_with_the_keyboard_alone(page, film):
