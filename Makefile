@@ -11,7 +11,7 @@ demo: $(VENV)/.installed
 
 # All tests that need minutes; `make slow` runs the rest.
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -n 2 -m "not slow"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
 
 slow: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m slow

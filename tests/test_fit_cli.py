@@ -414,7 +414,9 @@ def test_a_class_without_any_row_is_refused(refused, demo, tmp_path):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="RLIMIT_FSIZE is POSIX")
-@pytest.mark.parametrize("limit", [1_000, 200_000])  # bytes: no config fits, no checkpoint fits
+@pytest.mark.parametrize(
+    "limit", [1_000, pytest.param(200_000, marks=pytest.mark.slow)]
+)  # bytes: no config fits, no checkpoint fits
 def test_a_full_disk_is_one_sentence_and_no_torn_file(cli, tmp_path, limit):
     cli.fit(cwd=tmp_path)  # so that images are cached and Python's files are compiled
     done = subprocess.run(

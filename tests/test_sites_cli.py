@@ -347,6 +347,7 @@ def test_several_films_of_a_subject_count_once(cli, demo, tmp_path):
 # ---- from an audit to a split ----
 
 
+@pytest.mark.slow
 def test_copies_that_an_audit_finds_stay_on_one_side(cli, tmp_path):
     root = write_demo(tmp_path / "demo", subjects=40, seed=3)
     films = sorted(path for path in root.rglob("*.*") if path.parent != root)

@@ -147,6 +147,7 @@ def test_a_kill_in_stage_two_leaves_stages_that_go_on(cli, toy, tmp_path):
     assert (tmp_path / "out" / "comparison.json").is_file()
 
 
+@pytest.mark.slow
 def test_folds_without_a_fold_are_pooled(cli, toy, tmp_path):
     options = ("--data.folds=2", "--model.arm=tabular", "--out", "out")
     result = cli("stages", "binary.yaml", "three_class.yaml", *toy, *options, cwd=tmp_path)

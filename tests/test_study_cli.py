@@ -165,6 +165,7 @@ def test_ray_finds_the_same(whole, study, tmp_path):
         assert (tmp_path / "out" / name).read_bytes() == (whole[0] / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_a_failing_cell_is_collected_and_run_again(study, tmp_path):
     out = tmp_path / "out"
     obstacle = out / "cells" / "base-tabular-r0-f1-s42"

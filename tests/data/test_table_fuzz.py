@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import openpyxl
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from openpyxl.cell.cell import ILLEGAL_CHARACTERS_RE
@@ -190,6 +191,7 @@ def storable(cell):
     return cell
 
 
+@pytest.mark.slow
 def test_a_hundred_thousand_empty_rows_take_seconds(tmp_path):
     films(tmp_path)
     book = openpyxl.Workbook(write_only=True)

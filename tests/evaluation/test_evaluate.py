@@ -157,7 +157,7 @@ def test_table_fits_100_columns_with_five_arms(classes):
     text = text_of(evaluation)
     assert all(len(line.rstrip()) <= 100 for line in text.splitlines())
     headline = evaluation.arms["fused"].metrics["auroc" if classes == BINARY else "macro_auroc"]
-    assert text.count(f"[{headline.low:.3f}, {headline.high:.3f}]") == 5
+    assert text.count(f"{headline.low:.3f} to {headline.high:.3f}") == 5
     assert "…" not in text
 
 

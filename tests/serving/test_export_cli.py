@@ -138,6 +138,7 @@ def test_too_few_rows_of_a_kind_choose_no_threshold_and_a_reason_is_given(low, n
 # ---- the command ----
 
 
+@pytest.mark.slow
 def test_exporting_twice_gives_the_same_but_for_the_time(cli, tabular_run, tmp_path):
     (tmp_path / "two").mkdir()  # an empty folder is filled
     for name in ("one", "two"):

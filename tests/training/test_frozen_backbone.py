@@ -200,6 +200,7 @@ def test_a_changed_file_is_refused(store, film):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="gloo over subprocesses")
+@pytest.mark.slow
 def test_two_processes_share_the_work(cli, tmp_path):
     """Plain DDP, which waits for a gradient of all that is trained."""
     command = [sys.executable, "-m", "osteofusion", "fit", "--config", "binary.yaml", *cli.toy]

@@ -163,7 +163,9 @@ def test_changed_data_is_not_gone_on_with(cli, demo, tmp_path, change):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "how", [signal.SIGINT, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)]
+)
 def test_a_stopped_process_leaves_a_run_that_goes_on(cli, tmp_path, how):
     cli.fit("--model.arm", "image", cwd=tmp_path)  # images are cached now
     epochs = ("--early_stopping.patience", "9999", "--trainer.max_epochs")
