@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pandas as pd
 
-from osteofusion.data.cohort import Cohort, build_cohort
 from osteofusion.data.manifest import load_manifest
 from osteofusion.data.radiograph import read_bytes
 from osteofusion.errors import ConfigError
@@ -23,6 +22,7 @@ from osteofusion.serving.errors import InputError
 from osteofusion.serving.prediction import Prediction
 from osteofusion.serving.predictor import Patient, Predictor
 from osteofusion.serving.report_texts import ReportTexts, load_texts
+from osteofusion.serving.report_words import percent
 
 _BATCH = 16
 
@@ -86,7 +86,10 @@ def _said(answer: Prediction, positive: str) -> str:
     """The answer for one patient in a few lines."""
     band = f", {answer.band.replace('_', ' ')}" if answer.band else ""
     return "\n".join(
-        [f"Risk of {positive}: {answer.risk:.1%}{band}", *(flag.message for flag in answer.flags)]
+        [
+            f"Risk of {positive}: {percent(answer.risk)}{band}",
+            *(flag.message for flag in answer.flags),
+        ]
     )
 
 
@@ -138,7 +141,10 @@ def _cohort(
         raise ConfigError(
             "osteofusion predict --bundle --manifest needs --root: the data's folder."
         )
-    cohort: Cohort = build_cohort(
+    # Here and not above: the answer for one patient needs no scikit-learn.
+    from osteofusion.data.cohort import build_cohort
+
+    cohort = build_cohort(
         [load_manifest(name) for name in names],
         roots,
         table=table,

@@ -490,6 +490,9 @@ from osteofusion.serving.predictor import Predictor
 predictor = Predictor(Bundle.load(sys.argv[1]), threads=1)
 patient = predictor.read(open(sys.argv[2], "rb").read(), {"age": 61})
 print(predictor.predict(patient).risk, len(predictor.explain(patient).attributions))
+from osteofusion.cli import main
+who = ["--image", sys.argv[2], "--value", "age=61"]
+sys.exit(main(["predict", "--bundle", sys.argv[1], *who, "--out", sys.argv[3]]))
 """
 
 
@@ -516,12 +519,14 @@ def test_a_bundle_answers_without_torch_lightning_timm_and_scikit_learn(
     film = tmp_path / "film"
     film.write_bytes(films[0])
     done = subprocess.run(
-        [sys.executable, "-c", _ALONE, str(bundle_folder), str(film)],
+        [sys.executable, "-c", _ALONE, str(bundle_folder), str(film), str(tmp_path / "answer.csv")],
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    risk, attributions = done.stdout.split()
+    risk, attributions = done.stdout.splitlines()[0].split()
+    assert "Risk of low BMD: " in done.stdout
+    assert (tmp_path / "answer.csv").is_file()
     expected = predictor.predict(predictor.read(films[0], {"age": 61})).risk
     assert float(risk) == pytest.approx(expected, abs=1e-6)
     assert attributions == "1"
