@@ -92,8 +92,10 @@ def detectable_difference(
         factor = (wanted / difference) ** 2 * variance
         rows_needed, normals_needed = int(np.ceil(n * factor)), int(np.ceil(normals * factor))
         said = (
-            f"With {normals} normal among {n} radiographs, differences in AUROC between {names[0]} "
-            f"and {names[1]} below {detectable:.3f} cannot be seen (80 % power, two-sided 5 %)"
+            f"With {normals} normal among {n} radiographs, a true difference in AUROC between "
+            f"{names[0].replace('_', ' ')} and {names[1].replace('_', ' ')} of less than "
+            f"{detectable:.3f} is missed by more than one in five such studies (80 % power, "
+            "two-sided 5 %)"
         )
         if rows_needed > n:
             said += (

@@ -145,8 +145,8 @@ def pictures(
         drawn = overlay(film, saliency, square, spacing=explanation.spacing)
         said = (
             f"{METHODS.get(method, method)}: which parts of the image raised the risk, from blue "
-            "(little) to red (most of this image): where, not how much. Contrast enhanced. It "
-            "marks no lesion and measures no bone."
+            "(little) to red (most of this image), also where the image as a whole lowered it. "
+            "Contrast enhanced. It marks no lesion and measures no bone."
         )
         found.append((said, _picture(drawn, width, height)))
     return found

@@ -40,7 +40,7 @@ export class Overlay {
         el("div", { class: "slider" }, el("label", { for: "opacity" }, "Opacity: ", this.shown), opacity),
         this.legend),
       el("p", { class: "help" },
-        "The map shows which parts of the image raised the risk. It is not a lesion marker: it neither outlines fractures nor measures bone, and a plausible map does not make the answer right."));
+        "The map shows which parts of the image raised the risk, compared with its other parts: red also where the radiograph as a whole lowered it. It is not a lesion marker: it neither outlines fractures nor measures bone, and a plausible map does not make the answer right."));
   }
 
   #change(to) {
