@@ -47,7 +47,7 @@ def render_table(evaluation: Evaluation) -> RenderableType:
         for name in shown
         if (estimate := arm.metrics[name]).value is None
     }
-    caption = ["Below each value: its 95 % interval over split groups.", *sorted(undefined)]
+    caption = ["Below each value: 95 % intervals over split groups.", *sorted(undefined)]
     if len(evaluation.classes) == 2:
         caption.insert(0, f"Sensitivity is that for {evaluation.classes[1].replace('_', ' ')}.")
     title = (
@@ -76,7 +76,7 @@ def render_differences(evaluation: Evaluation) -> RenderableType:
     found = {(d.first, d.second, d.metric): d for d in evaluation.differences}
     pairs = list(dict.fromkeys((first, second) for first, second, _ in found))
     metrics = _DIFFERENCES[min(len(evaluation.classes), 3)]
-    caption = ["First arm less second on the same rows. Below each: its 95 % interval."]
+    caption = ["First arm less second on the same rows. Below each: 95 % intervals."]
     undefined = {
         f"n/a: {d.estimate.reason}."
         for key, d in found.items()
