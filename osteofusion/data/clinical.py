@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from osteofusion.data.manifest import Column, Manifest, normalise_word
+from osteofusion.data.table import distinct_cells
 from osteofusion.errors import CohortError, ConfigError
 
 if TYPE_CHECKING:  # else imported where something is fitted: a prediction needs no scikit-learn
@@ -27,6 +28,9 @@ MISSING_WORDS = frozenset(  # also as clinics outside English write them
     | {"bilinmiyor", "неизвестно", "нет данных", "н/д", "n.d.", "okänt", "ukendt", "ukjent", "未知"}
 )
 YES_NO = {"yes": 1.0, "y": 1.0, "true": 1.0, "1": 1.0, "no": 0.0, "n": 0.0, "false": 0.0, "0": 0.0}
+_NUMBER = {  # by decimal mark; the other one would be a thousands separator: no guess
+    mark: re.compile(rf"[+-]?(\d+\{mark}?\d*|\{mark}\d+)(e[+-]?\d+)?") for mark in ".,"
+}
 _LARGEST = 1e15  # beyond it the square of a column's spread leaves float32
 Scaling = Literal["standard", "minmax"]
 RARE = 5  # categories seen in fewer training rows share the "other" bucket
@@ -58,28 +62,36 @@ def parse_column(
     Returns:
         The values, the unparsable cells and the implausible cells.
     """
-    as_words = column.kind in ("categorical", "text")
-    values: list[Any] = []
-    unparsable: list[CellProblem] = []
-    implausible: list[CellProblem] = []
-    for (row, cell), subject in zip(cells.items(), ids, strict=True):
-        value: str | float | None = None
-        where = (str(subject), name, int(str(row)), str(cell))
-        if cell is not None:
-            try:
-                value = parse_cell(cell, column, decimal)
-            except (ValueError, OverflowError) as error:
-                unparsable.append(CellProblem(*where, str(error)))
+    codes, distinct = distinct_cells(cells)
+    # The last value is that of empty cells, whose code is -1.
+    values: list[str | float | None] = [None] * (len(distinct) + 1)
+    unparsable: dict[int, str] = {}
+    implausible: dict[int, str] = {}
+    for code, cell in enumerate(distinct):
+        try:
+            value = parse_cell(cell, column, decimal)
+        except (ValueError, OverflowError) as error:
+            unparsable[code] = str(error)
+            continue
         if column.range is not None and isinstance(value, float):
             low, high = column.range
             if not low <= value <= high:
                 unit = f" {column.unit}" if column.unit else ""
-                reason = f"outside {low:g} to {high:g}{unit}"
-                implausible.append(CellProblem(*where, reason))
-                value = None
-        values.append(value if as_words or value is not None else np.nan)
-    dtype: Any = object if as_words else np.float64
-    return pd.Series(values, index=cells.index, dtype=dtype), unparsable, implausible
+                implausible[code] = f"outside {low:g} to {high:g}{unit}"
+                continue
+        values[code] = value
+    dtype: Any = object if column.kind in ("categorical", "text") else np.float64
+    parsed = pd.Series(np.array(values, dtype=dtype)[codes], index=cells.index, dtype=dtype)
+
+    def problems(reasons: dict[int, str]) -> list[CellProblem]:
+        wrong = np.isin(codes, list(reasons))
+        where = zip(ids[wrong], cells.index[wrong], cells[wrong], codes[wrong], strict=True)
+        return [
+            CellProblem(str(subject), name, int(row), str(cell), reasons[code])
+            for subject, row, cell, code in where
+        ]
+
+    return parsed, problems(unparsable), problems(implausible)
 
 
 def parse_cell(cell: object, column: Column, decimal: str = ".") -> str | float | None:
@@ -120,8 +132,7 @@ def parse_cell(cell: object, column: Column, decimal: str = ".") -> str | float 
     if isinstance(cell, (int, float, np.number)) and not isinstance(cell, bool):
         number = float(cell)
     else:
-        mark = re.escape(decimal)  # the other mark would be a thousands separator: no guess
-        if not re.fullmatch(rf"[+-]?(\d+{mark}?\d*|{mark}\d+)(e[+-]?\d+)?", word):
+        if not _NUMBER[decimal].fullmatch(word):
             raise ValueError(f"is not a number with decimal {decimal!r}")
         number = float(word.replace(decimal, "."))
     number *= column.scale
@@ -140,18 +151,20 @@ def cross_check(table: pd.DataFrame, manifest: Manifest) -> list[CellProblem]:
     for name, column in manifest.columns.items():
         if name not in table:
             continue
-        reasons = pd.Series([""] * len(table), index=table.index)
+        reasons: dict[int, str] = {}  # by row; of several the last one is told
         if column.at_most is not None and column.at_most in table:
-            reasons[table[name] > table[column.at_most]] = f"exceeds {column.at_most}"
+            wrong = table[name] > table[column.at_most]
+            reasons |= dict.fromkeys(table.index[wrong], f"exceeds {column.at_most}")
         for other, wanted in column.only_if.items():
             if other in table:
                 wrong = table[name].notna() & table[other].notna() & (table[other] != wanted)
-                reasons[wrong] = f"given although {other} is not {wanted:g}"
-        for row in table.index[reasons != ""]:
-            subject, value = str(table.at[row, "subject_id"]), table.at[row, name]
+                reason = f"given although {other} is not {wanted:g}"
+                reasons |= dict.fromkeys(table.index[wrong], reason)
+        rows = sorted(reasons)
+        for row, subject, value in table.loc[rows, ["subject_id", name]].itertuples(name=None):
             shown = f"{value:g}" if isinstance(value, float) else str(value)
-            problems.append(CellProblem(subject, name, int(row), shown, reasons[row]))
-            table.at[row, name] = np.nan if isinstance(value, float) else None
+            problems.append(CellProblem(str(subject), name, int(row), shown, reasons[row]))
+        table.loc[rows, name] = None
     return problems
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TypeAlias
 
@@ -29,6 +30,7 @@ Folder: TypeAlias = str | os.PathLike[str]
 Source: TypeAlias = Manifest | str | os.PathLike[str]
 FIRST = ("subject_id", "image", "image_sha256", "group", "site", "region", "label")
 _ONE = (Manifest, str, os.PathLike)
+_BATCH = 32  # images that a thread takes at once, or handing them out would cost more than hashing
 
 
 @dataclass(frozen=True)
@@ -225,7 +227,8 @@ def _join_site(
         files = [root / image for image in joined["image"]]
         joined = fill_from_headers(joined, manifest, read_headers(files, progress=progress), report)
     joined["site"], joined["region"] = manifest.site_name, manifest.region
-    return joined.sort_values(["subject_id", "image"], ignore_index=True), report
+    # They are sorted by image.
+    return joined.sort_values("subject_id", kind="stable", ignore_index=True), report
 
 
 def _read_images(
@@ -233,24 +236,29 @@ def _read_images(
 ) -> pd.DataFrame:
     """The rows whose image can be read, with its `image_sha256` (empty without images)."""
 
-    def examine(name: str) -> tuple[str | None, str]:
+    refused: dict[str, str] = {}
+
+    def examine(name: str) -> str | None:
         if not name:
-            return "", ""
+            return ""
+        path = os.path.join(root, name)
         try:
-            digest = content_hash(root / name)
+            digest = content_hash(path)
             if decode:
-                read_radiograph(root / name)
+                read_radiograph(path)
         except RadiographError as error:
-            return None, str(error)
-        return digest, ""
+            refused[name] = str(error)
+            return None
+        return digest
 
     names = joined["image"].tolist()
+    batches = [names[i : i + _BATCH] for i in range(0, len(names), _BATCH)]
     what = "Reading radiographs" if decode else "Hashing radiographs"
-    results = list(in_threads(examine, names, what, progress))
-    for name, (digest, reason) in zip(names, results, strict=True):
-        if digest is None:
-            report.unreadable_images.append({"image": name, "reason": reason})
-    joined["image_sha256"] = [digest for digest, _ in results]
+    found = in_threads(lambda batch: [examine(name) for name in batch], batches, what, progress)
+    joined["image_sha256"] = list(chain.from_iterable(found))
+    report.unreadable_images += [
+        {"image": name, "reason": refused[name]} for name in names if name in refused
+    ]
     return joined[joined["image_sha256"].notna()].reset_index(drop=True)
 
 

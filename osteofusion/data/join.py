@@ -21,9 +21,12 @@ def join(rows: pd.DataFrame, images: pd.DataFrame, report: JoinReport) -> pd.Dat
     Raises:
         CohortError: nothing matches.
     """
-    have_row = images["subject_id"].isin(set(rows["subject_id"]))
-    have_image = rows["subject_id"].isin(set(images["subject_id"]))
-    report.near_ids = near_ids(images["subject_id"], rows["subject_id"])
+    rows = rows.astype({"subject_id": object})  # as images have it, or each lookup converts it
+    have_row = images["subject_id"].isin(rows["subject_id"])
+    have_image = rows["subject_id"].isin(images["subject_id"])
+    report.near_ids = near_ids(
+        images.loc[~have_row, "subject_id"], rows.loc[~have_image, "subject_id"]
+    )
     if not have_row.any():
         near = f" ({report.near_ids[0]} but for case or leading zeros)" if report.near_ids else ""
         raise CohortError(

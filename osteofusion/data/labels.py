@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from osteofusion.data.clinical import MISSING_WORDS, YES_NO
 from osteofusion.data.manifest import LABELS, Manifest, Table, normalise_word, subject_id
 from osteofusion.data.report import JoinReport
-from osteofusion.data.table import find_column, need_column, read_table
+from osteofusion.data.table import distinct_cells, find_column, need_column, read_table
 from osteofusion.errors import CohortError
 
 TASKS: dict[str, dict[str, str]] = {
@@ -109,25 +110,25 @@ def read_labels(
             else find_column(raw, headers, path, "label column")
         )
         if header is not None:
+            codes, distinct = distinct_cells(raw[header])
             found = [
                 None
-                if cell is None or normalise_word(cell) in MISSING_WORDS
+                if normalise_word(cell) in MISSING_WORDS
                 else _canonical_label(cell, manifest, f"table {path}, row {row}, {header!r}")
-                for row, cell in raw[header].items()
+                for row, cell in distinct.items()
             ]
-            labels = pd.Series(found, index=rows.index, dtype=object)
+            each = np.array([*found, None], dtype=object)[codes]
+            labels = pd.Series(each, index=rows.index, dtype=object)
     elif needed and source.t_score is not None and source.t_score not in rows:
         headers = manifest.columns[source.t_score].headers(source.t_score)
         need_column(raw, headers, path, "T-score column")
     if source.t_score is not None and source.t_score in rows:
         by_score = rows[source.t_score].map(who_label, na_action="ignore")
-        for row in rows.index[labels.notna() & by_score.notna() & (labels != by_score)]:
+        clash = labels.notna() & by_score.notna() & (labels != by_score)
+        told = (rows["subject_id"], labels, rows[source.t_score], by_score)
+        for subject, label, score, who in zip(*(each[clash] for each in told), strict=True):
             report.label_conflicts.append(
-                {
-                    "subject": str(rows.at[row, "subject_id"]),
-                    "table": str(labels[row]),
-                    f"{source.t_score} {rows.at[row, source.t_score]!s}": str(by_score[row]),
-                }
+                {"subject": subject, "table": label, f"{source.t_score} {score!s}": who}
             )
         labels = labels.where(labels.notna(), by_score.where(by_score.notna(), None))
     return labels

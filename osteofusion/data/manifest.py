@@ -7,6 +7,7 @@ its plausible range, whether it defines the label) stands there and nowhere in t
 from __future__ import annotations
 
 import difflib
+import functools
 import os
 import re
 import unicodedata
@@ -394,15 +395,22 @@ def normalise_header(text: object) -> str:
 def normalise_id(value: object) -> str:
     """Subject ID as compared: text without surrounding space; 1377.0 is 1377."""
     text = unicodedata.normalize("NFC", str(value)).strip()
-    return re.sub(r"^(\d+)\.0$", r"\1", text)  # an export of whole numbers beside empty cells
+    if text.endswith(".0"):  # an export of whole numbers beside empty cells
+        return re.sub(r"^(\d+)\.0$", r"\1", text)
+    return text
 
 
 def subject_id(value: object, pattern: str) -> str:
     """Subject ID in a cell or a file's stem: the groups of `pattern`, else all of it."""
     text = normalise_id(value)
-    match = re.search(pattern, text, re.DOTALL)  # a name may hold a line break
-    found = "".join(group or "" for group in match.groups()) if match else ""
-    return normalise_id(found or text)
+    match = _compiled(pattern).search(text)
+    found = "".join(filter(None, match.groups())) if match else ""
+    return text if found in ("", text) else normalise_id(found)
+
+
+@functools.lru_cache
+def _compiled(pattern: str) -> re.Pattern[str]:
+    return re.compile(pattern, re.DOTALL)  # a name may hold a line break
 
 
 def normalise_word(text: object) -> str:

@@ -7,7 +7,7 @@ import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from osteofusion.data.radiograph import (
     DICOM_SUFFIXES,
@@ -17,10 +17,11 @@ from osteofusion.data.radiograph import (
     refusal,
     unreadable,
 )
-from osteofusion.errors import CohortError
+from osteofusion.errors import CohortError, RadiographError
 
 _NOT_READ = {".avif", ".bmp", ".gif", ".heic", ".jp2", ".webp"}  # pictures, so perhaps films
-_BARE_DICOM = {".dc3", ".dic", ".ima"}  # DICOM files have these too; so may anything else
+_PICTURES = RADIOGRAPH_SUFFIXES - DICOM_SUFFIXES
+_SUFFIXES = RADIOGRAPH_SUFFIXES | {".dc3", ".dic", ".ima"}  # DICOM files have the last ones too
 
 
 @dataclass
@@ -52,23 +53,25 @@ def scan_folder(folder: Path, root: Path, skip: Collection[Path] = ()) -> Folder
 
     def refuse(error: OSError) -> None:
         place = Path(error.filename)
-        scan.unreadable.append(_refused(place, root, str(unreadable(place, error))))
+        name = place.relative_to(root).as_posix()
+        scan.unreadable.append(_refused(name, unreadable(place, error)))
 
     for directory, folders, files in os.walk(folder, onerror=refuse):
         here = Path(directory)
+        within = "" if here == root else f"{here.relative_to(root).as_posix()}/"
         inside = []
         for name in sorted(folders):
             if here / name in skip:
                 continue
             if (here / name).is_symlink():
-                scan.linked_folders.append(_text(here / name, root))
+                scan.linked_folders.append(_text(within + name))
             elif name.startswith("."):
-                scan.other.append(_text(here / name, root) + "/")
+                scan.other.append(_text(within + name) + "/")
             else:
                 inside.append(name)
         folders[:] = inside
         for name in sorted(files):
-            _sort(here / name, root, scan)
+            _sort(here, within + name, name, scan)
     return scan
 
 
@@ -90,34 +93,33 @@ def sided_pairs(stems: Iterable[str]) -> dict[str, list[str]]:
 
 def stem(name: str) -> str:
     """A radiograph's file name without its suffix; of a UID such as ``1.2.840.7``, all of it."""
-    path = PurePosixPath(name)
-    known = path.suffix.lower() in RADIOGRAPH_SUFFIXES | _BARE_DICOM
-    return path.stem if known else path.name
+    name = name.rpartition("/")[2]
+    base, _, suffix = name.rpartition(".")
+    return base if base and f".{suffix}".lower() in _SUFFIXES else name
 
 
-def _sort(path: Path, root: Path, scan: FolderScan) -> None:
-    suffix = path.suffix.lower()
-    if path.name.startswith("."):  # such as what macOS leaves beside each file
-        scan.other.append(_text(path, root))
+def _sort(here: Path, relative: str, name: str, scan: FolderScan) -> None:
+    """Put a file of the folder `here`, called `relative` from the root, where it belongs.
+
+    A picture needs no `Path`, which would be most of the time that a large folder takes.
+    """
+    suffix = os.path.splitext(name)[1].lower()
+    if name.startswith("."):  # such as what macOS leaves beside each file
+        scan.other.append(_text(relative))
     elif suffix in _NOT_READ:
-        reason = refusal(path, f"it is a {suffix} file", "export it as PNG")
-        scan.unreadable.append(_refused(path, root, str(reason)))
-    elif _is_radiograph(path, suffix):
-        name = path.relative_to(root).as_posix()
-        if name != _text(path, root):
-            raise CohortError(
-                f"{path.parent} has a file name that is no text: {path.name!r}; rename it."
-            )
-        scan.images.append(name)
-    elif (error := _open_error(path)) is not None:
-        scan.unreadable.append(_refused(path, root, str(unreadable(path, error))))
+        reason = refusal(here / name, f"it is a {suffix} file", "export it as PNG")
+        scan.unreadable.append(_refused(relative, reason))
+    elif suffix in _PICTURES or _is_dicom_radiograph(here / name, suffix):
+        if relative != _text(relative):
+            raise CohortError(f"{here} has a file name that is no text: {name!r}; rename it.")
+        scan.images.append(relative)
+    elif (error := _open_error(here / name)) is not None:
+        scan.unreadable.append(_refused(relative, unreadable(here / name, error)))
     else:
-        scan.other.append(_text(path, root))
+        scan.other.append(_text(relative))
 
 
-def _is_radiograph(path: Path, suffix: str) -> bool:
-    if suffix in RADIOGRAPH_SUFFIXES - DICOM_SUFFIXES:
-        return True
+def _is_dicom_radiograph(path: Path, suffix: str) -> bool:
     if suffix in DICOM_SUFFIXES:  # a damaged one is a radiograph that cannot be read
         return not is_dicom(path) or is_dicom_picture(path)
     return is_dicom_picture(path)
@@ -132,11 +134,10 @@ def _open_error(path: Path) -> OSError | None:
     return None
 
 
-def _refused(path: Path, root: Path, reason: str) -> dict[str, str]:
-    return {"image": _text(path, root), "reason": reason.encode(errors="replace").decode()}
+def _refused(relative: str, reason: RadiographError) -> dict[str, str]:
+    return {"image": _text(relative), "reason": str(reason).encode(errors="replace").decode()}
 
 
-def _text(path: Path, root: Path) -> str:
-    """Relative name, in which bytes that are no text are escaped."""
-    name = path.relative_to(root).as_posix()
+def _text(name: str) -> str:
+    """A name in which bytes that are no text are escaped."""
     return name.encode("utf-8", "backslashreplace").decode()

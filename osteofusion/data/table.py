@@ -6,7 +6,7 @@ import csv
 import re
 import zipfile
 from contextlib import closing
-from itertools import product
+from itertools import chain, islice, product
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ _NO_VALUE = re.compile(  # an error such as #DIV/0!, or a formula whose value wa
     rb"""\st=["']e["']|<f[^>]*?(?:/>|>[^<]*</f>)\s*(?:<v\s*/>|<v></v>|</c>)"""
 )
 ROW = "row"
+_BLOCK = 10_000  # lines of text taken at once
 
 
 def read_table(path: Path, spec: Table) -> pd.DataFrame:
@@ -38,17 +39,15 @@ def read_table(path: Path, spec: Table) -> pd.DataFrame:
         )
     suffix = path.suffix.lower()
     if suffix in (".xlsx", ".xlsm", ".xls"):
-        cells = _read_workbook(path, spec.sheet, legacy=suffix == ".xls")
+        cells = _without_blanks(_read_workbook(path, spec.sheet, legacy=suffix == ".xls"))
     elif suffix == ".parquet":
-        cells = _read_parquet(path)
+        cells = _without_blanks(_read_parquet(path))
     elif suffix in (".csv", ".tsv", ".txt"):
         cells = _read_text(path, spec, default="\t" if suffix == ".tsv" else ",")
     else:
         raise CohortError(
             f"Table {path} is neither xlsx, xls, csv, tsv nor parquet; save it as one of these."
         )
-    cells = cells.astype(object)
-    cells = cells.where(cells.map(_has_content), None)
     cells.index = pd.RangeIndex(1, len(cells) + 1, name=ROW)
     cells = cells[cells.notna().any(axis=1)]
     if len(cells) < 2:
@@ -91,6 +90,30 @@ def need_column(table: pd.DataFrame, headers: list[str], path: Path, what: str) 
             f"{', '.join(repr(str(name)) for name in table.columns)}: correct the manifest."
         )
     return found
+
+
+def distinct_cells(cells: pd.Series) -> tuple[np.ndarray, pd.Series]:
+    """Which of the distinct cells stands in each row, and these, so that each is read once.
+
+    Returns:
+        (N,) positions, -1 where a cell is empty, and the distinct cells in order of appearance,
+        indexed by the row in which each comes first.
+    """
+    keys = cells.to_numpy(dtype=object)
+    if pd.api.types.infer_dtype(cells, skipna=True) != "string":
+        # True, 1 and 1.0 are equal, and different words.
+        shown = [None if cell is None else f"{type(cell).__name__} {cell}" for cell in keys]
+        keys = np.array(shown, dtype=object)
+    codes, distinct = pd.factorize(keys)
+    first = np.empty(len(distinct), dtype=np.int64)
+    known = np.flatnonzero(codes >= 0)[::-1]
+    first[codes[known]] = known  # of several rows the one written last counts: the first
+    return codes, cells.iloc[first]
+
+
+def _without_blanks(cells: pd.DataFrame) -> pd.DataFrame:
+    cells = cells.astype(object)
+    return cells.where(cells.map(_has_content), None)
 
 
 def _has_content(cell: object) -> bool:
@@ -178,11 +201,39 @@ def _read_parquet(path: Path) -> pd.DataFrame:
     return pd.concat([header, frame.astype(object).set_axis(range(frame.shape[1]), axis=1)])
 
 
+class _Cells(dict[str, str | None]):
+    """Each cell as one string, however often it stands in a file; None for a blank one."""
+
+    def __missing__(self, cell: str) -> str | None:
+        self[cell] = cell if cell.strip() else None
+        return self[cell]
+
+
 def _read_text(path: Path, spec: Table, *, default: str) -> pd.DataFrame:
     delimiter = spec.delimiter or default
+    columns: list[list[str | None]] = []
+    surplus: tuple[int, int] | None = None
+    width = 0
     try:
         with path.open(encoding=spec.encoding, newline="") as stream:
-            lines = list(csv.reader(stream, delimiter=delimiter, strict=True))
+            reader = csv.reader(stream, delimiter=delimiter, strict=True)
+            above: list[list[str]] = []
+            while not width and (line := next(reader, None)) is not None:
+                above.append(line)
+                width = len(line) if any(line) else 0
+            columns = [[] for _ in range(width)]
+            lines = enumerate(chain(above, reader), start=1)
+            while block := list(islice(lines, _BLOCK)):
+                fitted = []
+                for row, line in block:
+                    if len(line) != width:
+                        if any(line[width:]):
+                            surplus = surplus or (row, len(line))
+                        line = [*line[:width], *[""] * (width - len(line))]
+                    fitted.append(line)
+                known = _Cells()
+                for column, cells in zip(columns, zip(*fitted, strict=True), strict=True):
+                    column += map(known.__getitem__, cells)
     except (UnicodeError, LookupError):
         raise CohortError(
             f"Table {path} is not in encoding {spec.encoding!r}; set table.encoding in the "
@@ -192,11 +243,9 @@ def _read_text(path: Path, spec: Table, *, default: str) -> pd.DataFrame:
         raise CohortError(
             f"Table {path} is no table with {delimiter!r} between cells ({error}); export it again."
         ) from None
-    width = next((len(line) for line in lines if any(line)), 0)
-    for row, line in enumerate(lines, start=1):
-        if any(line[width:]):
-            raise CohortError(
-                f"Table {path}, row {row} has {len(line)} cells, its header {width}; quote cells "
-                f"that hold {delimiter!r}, or set table.delimiter in the manifest."
-            )
-    return pd.DataFrame([line[:width] for line in lines], columns=range(width), dtype=object)
+    if surplus is not None:
+        raise CohortError(
+            f"Table {path}, row {surplus[0]} has {surplus[1]} cells, its header {width}; quote "
+            f"cells that hold {delimiter!r}, or set table.delimiter in the manifest."
+        )
+    return pd.DataFrame(dict(enumerate(columns)), dtype=object)

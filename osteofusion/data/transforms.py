@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import random
 from dataclasses import dataclass, fields
@@ -53,6 +54,10 @@ class Augmenter:
     What leaves the frame is lost and what enters it is black. The result depends on the image and
     the seed alone, not on earlier calls, so it does not change with the number of workers. One
     instance serves one thread.
+
+    Attributes:
+        key: Names the settings and the library's version, fit for a file name: what it does to an
+            image for a seed is the same wherever the key is.
     """
 
     def __init__(self, augmentation: Augmentation) -> None:
@@ -60,6 +65,9 @@ class Augmenter:
         os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it asks the network for news
         import albumentations as A
         import cv2
+
+        named = f"albumentations {A.__version__} {augmentation}"
+        self.key = hashlib.sha256(named.encode()).hexdigest()[:16]
 
         def both_ways(limit: float) -> tuple[float, float]:
             return (-limit, limit)

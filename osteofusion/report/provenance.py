@@ -15,8 +15,8 @@ _SETTINGS = {
         "weight_decay", "dropout", "modality_dropout",
     ),
     "data": (
-        "task", "features", "image_size", "augmentation", "folds", "fold", "repeat", "validation",
-        "test", "batch_size", "balanced_sampler",
+        "task", "features", "image_size", "augmentation", "augmentation_views", "folds", "fold",
+        "repeat", "validation", "test", "batch_size", "balanced_sampler",
     ),
     "trainer": ("max_epochs", "precision", "devices"),
 }  # fmt: skip

@@ -43,7 +43,13 @@ from osteofusion.errors import CohortError, ConfigError, SplitError
 from osteofusion.files import cache_root
 from osteofusion.models.image import StagedEncoder
 from osteofusion.training.dataset import UNLABELLED, EpochSampler, RadiographDataset
-from osteofusion.training.features import FeatureStore, FrozenFeatures
+from osteofusion.training.features import (
+    FeatureStore,
+    FrozenFeatures,
+    FrozenPhase,
+    View,
+    view_seeds,
+)
 from osteofusion.training.sources import (
     absolute,
     demo_root,
@@ -84,6 +90,9 @@ class RadiographDataModule(LightningDataModule):
         pixel_spacing: Millimetres a pixel shall have, for DICOM files that say what theirs have;
             null scales every radiograph to the square.
         augmentation: Applied to training rows; null for none.
+        augmentation_views: How many fixed augmentations of each training radiograph a frozen
+            backbone sees, one after another from epoch to epoch, its features computed once each;
+            null draws a new one every time, for which the backbone runs at every step.
         splits: A saved ``splits.csv`` to use in place of a new split; shipped ones by name.
         validation: Share of the radiographs on the validation side.
         test: Share on the test side; ignored with `folds`.
@@ -114,6 +123,7 @@ class RadiographDataModule(LightningDataModule):
         clahe: bool = False,
         pixel_spacing: float | None = None,
         augmentation: Augmentation | None = Augmentation(),  # noqa: B008 (frozen dataclass)
+        augmentation_views: int | None = None,
         splits: str | None = None,
         validation: float = 0.15,
         test: float = 0.2,
@@ -142,6 +152,7 @@ class RadiographDataModule(LightningDataModule):
             "clahe": clahe,
             "pixel_spacing": pixel_spacing,
             "augmentation": dataclasses.asdict(augmentation) if augmentation else None,
+            "augmentation_views": augmentation_views,
             "splits": splits_file(splits),
             "validation": validation,
             "test": test,
@@ -162,9 +173,14 @@ class RadiographDataModule(LightningDataModule):
             raise ConfigError(f"data.batch_size is {batch_size}; it must be at least 1.")
         if num_workers is not None and num_workers < 0:
             raise ConfigError(f"data.num_workers is {num_workers}; it must be 0 or more.")
+        if augmentation_views is not None and (augmentation is None or augmentation_views < 1):
+            raise ConfigError(
+                f"data.augmentation_views is {augmentation_views}; it must be at least 1 and needs "
+                "data.augmentation."
+            )
         self.augmentation = augmentation
         self.need_labels = True
-        self.features: FrozenFeatures | None = None
+        self.frozen: FrozenPhase | None = None
         self._trained: TrainedData | None = None
 
     # ---- what the model is built from (lazy; resolved before `setup`) ----
@@ -445,12 +461,16 @@ class RadiographDataModule(LightningDataModule):
             codes = self.codes(rows)
             weights = 1.0 / np.bincount(codes)[codes]
         trainer = self.trainer
+        count, views = self.hparams["augmentation_views"], None
+        if count is not None and self.features is not None:
+            views = view_seeds(rows["image_sha256"].tolist(), self.seed, count)
         sampler = EpochSampler(
             weights,
             len(rows),
             seed=self.seed,
             num_replicas=trainer.world_size if trainer is not None else 1,
             rank=trainer.global_rank if trainer is not None else 0,
+            views=views,
         )
         # A last batch of one row would be all there is to a batch norm's statistics.
         drop_last = len(sampler) > self.hparams["batch_size"]
@@ -468,30 +488,66 @@ class RadiographDataModule(LightningDataModule):
         """All rows as they are."""
         return self.loader(self.rows)
 
-    def use_frozen(self, encoder: StagedEncoder, *, pooled: bool) -> None:
-        """Serve an encoder's features of all radiographs in place of their pixels.
+    def use_frozen(
+        self, encoder: StagedEncoder, *, pooled: bool, epochs: int | None = None
+    ) -> None:
+        """Serve an encoder's features in place of pixels, wherever they are always the same.
 
-        Under several processes each encodes its share of those that are not on disk yet.
+        That is everywhere but in training rows that are augmented anew every time. Under several
+        processes each encodes its share of those that are not on disk yet.
 
         Args:
             encoder: It must not change any more.
             pooled: Whether the model reads pooled vectors, not maps.
+            epochs: How long it stays as it is; None for ever.
         """
         assert self.cache is not None
-        files = [image for image in dict.fromkeys(self._images(self.rows)) if image[1]]
         folder = self.hparams["cache_dir"] or cache_root()
-        store = FeatureStore(Path(folder) / "features", encoder, self.cache, pooled=pooled)
+        augmenter = Augmenter(self.augmentation) if self.augmentation else None
+        store = FeatureStore(
+            Path(folder) / "features", encoder, self.cache, pooled=pooled, augmenter=augmenter
+        )
+        self.frozen = FrozenPhase(store, epochs)
+
+    @property
+    def features(self) -> FrozenFeatures | None:
+        """What the frozen encoder makes of the radiographs; None where it may have changed."""
+        if self.frozen is None or not self._is_frozen(self.frozen):
+            return None
+        if self.frozen.features is None:
+            trainer, views = self.trainer, self._views(self.frozen)
+            if trainer is not None and trainer.world_size > 1:
+                self.frozen.store.read(views[trainer.global_rank :: trainer.world_size])
+                trainer.strategy.barrier()
+            self.frozen.features = self.frozen.store.read(views, progress=_is_rank_zero())
+        return self.frozen.features
+
+    def _is_frozen(self, frozen: FrozenPhase) -> bool:
+        if frozen.epochs is None:
+            return True
         trainer = self.trainer
-        if trainer is not None and trainer.world_size > 1:
-            store.read(files[trainer.global_rank :: trainer.world_size])
-            trainer.strategy.barrier()
-        self.features = store.read(files, progress=_is_rank_zero())
+        if trainer is None or trainer.state.fn != TrainerFn.FITTING:
+            return False
+        return trainer.current_epoch < frozen.epochs
+
+    def _views(self, frozen: FrozenPhase) -> list[View]:
+        """All that is looked at while the encoder is frozen, training rows in all their views."""
+        rows = self.rows if frozen.epochs is None else self.rows[self.rows["split"] != "test"]
+        views = [View(*image) for image in self._images(rows) if image[1]]
+        if (count := self.hparams["augmentation_views"]) is not None:
+            train = [image for image in self._images(self.side("train")) if image[1]]
+            seeds = view_seeds([sha256 for _, sha256 in train], self.seed, count).tolist()
+            for image, own in zip(train, seeds, strict=True):
+                views += [View(*image, seed) for seed in own]
+        return views
 
     def loader(
         self, rows: pd.DataFrame, sampler: EpochSampler | None = None, drop_last: bool = False
     ) -> DataLoader[Batch]:
         """Batches of rows of `self.rows`, augmented if a sampler chooses them."""
         augment = sampler is not None and self.augmentation is not None
+        anew = augment and self.hparams["augmentation_views"] is None
+        features = None if anew else self.features
         dataset = RadiographDataset(
             images=self._images(rows) if self.cache is not None else [(Path(), "")] * len(rows),
             clinical=self.schema.encode(rows),
@@ -499,11 +555,11 @@ class RadiographDataModule(LightningDataModule):
             t_scores=self.t_scores(rows),
             index=rows.index.to_numpy(),
             cache=self.cache,
-            features=self.features,
+            features=features,
             augmenter=Augmenter(self.augmentation) if augment and self.augmentation else None,
         )
         workers = self.hparams["num_workers"]
-        if workers is None and self.features is not None:
+        if workers is None and features is not None:
             workers = 0  # there is nothing left to do
         elif workers is None:
             workers = min(8, os.cpu_count() or 1) if torch.cuda.is_available() else 0

@@ -8,6 +8,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset, DistributedSampler
@@ -67,6 +68,8 @@ class RadiographDataset(Dataset[dict[str, Tensor]]):
 
     def __getitem__(self, key: int | tuple[int, int]) -> dict[str, Tensor]:
         i, seed = key if isinstance(key, tuple) else (key, None)
+        if self.augmenter is None:
+            seed = None
         clinical = self.clinical[i]
         has_clinical = not bool(clinical.isnan().all())
         has_image = self.cache is not None and bool(self.images[i][1])
@@ -78,7 +81,7 @@ class RadiographDataset(Dataset[dict[str, Tensor]]):
             "index": self.index[i],
         }
         if self.features is not None:
-            item["image_features"] = self.features.get(self.images[i][1])
+            item["image_features"] = self.features.get(self.images[i][1], seed)
         elif self.cache is not None:
             item["image"] = self._image(i, seed) if has_image else self._blank()
         return item
@@ -119,14 +122,23 @@ class EpochSampler(DistributedSampler[Any]):
         seed: Seed of the run.
         num_replicas: Processes.
         rank: This process.
+        views: (n, K) seeds of each row's fixed augmentations, taken in turn; None for a new one
+            every time.
     """
 
     def __init__(
-        self, weights: np.ndarray | None, n: int, seed: int, num_replicas: int = 1, rank: int = 0
+        self,
+        weights: np.ndarray | None,
+        n: int,
+        seed: int,
+        num_replicas: int = 1,
+        rank: int = 0,
+        views: np.ndarray | None = None,
     ) -> None:
         super().__init__(_Rows(n), num_replicas=num_replicas, rank=rank, seed=seed)
         self.weights = None if weights is None else weights / weights.sum()
         self.n = n
+        self.views = views
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         rng = np.random.default_rng([self.seed, self.epoch])
@@ -135,6 +147,10 @@ class EpochSampler(DistributedSampler[Any]):
         else:
             order = rng.choice(self.n, size=self.n, p=self.weights)
         order = np.resize(order, self.total_size)  # every process draws equally many
-        seeds = rng.integers(2**31, size=self.total_size)
+        if self.views is None:
+            seeds = rng.integers(2**31, size=self.total_size)
+        else:  # a row that is drawn again in an epoch shows its next view
+            again = pd.Series(order).groupby(order).cumcount().to_numpy()
+            seeds = self.views[order, (self.epoch + again) % self.views.shape[1]]
         mine = slice(self.rank, None, self.num_replicas)
         yield from zip(order[mine].tolist(), seeds[mine].tolist(), strict=True)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import timm
@@ -15,37 +16,49 @@ import torch
 from torch import Tensor
 
 from osteofusion.data.cache import RadiographCache
-from osteofusion.data.radiograph import RadiographPreprocessing
+from osteofusion.data.radiograph import Gray, RadiographPreprocessing
+from osteofusion.data.transforms import Augmenter
 from osteofusion.errors import OsteofusionError
 from osteofusion.files import atomic_path, cache_root
 from osteofusion.models.image import ImageEncoder, StagedEncoder
 from osteofusion.progress import shown
 
 BATCH = 16
-File = tuple[Path, str]
+
+
+class View(NamedTuple):
+    """A radiograph as a backbone sees it.
+
+    Attributes:
+        path: Its file.
+        sha256: The file's `content_hash`.
+        seed: Of its augmentation; None as it is.
+    """
+
+    path: Path
+    sha256: str
+    seed: int | None = None
 
 
 @dataclass(frozen=True)
 class FrozenFeatures:
-    """Features of radiographs by the SHA-256 of their file.
+    """Features of views.
 
     Attributes:
-        source: What computed them, as `FeatureStore.source`.
-        values: Pooled vectors (D,) or maps (C, h, w), float32.
+        values: Pooled vectors (D,) or maps (C, h, w), float32, by SHA-256 and seed.
     """
 
-    source: str
-    values: dict[str, Tensor]
+    values: dict[tuple[str, int | None], Tensor]
 
-    def get(self, sha256: str) -> Tensor:
-        """The features of one file; zeros for no file, which `present` keeps from the model."""
+    def get(self, sha256: str, seed: int | None = None) -> Tensor:
+        """The features of one view; zeros for no file, which `present` keeps from the model."""
         if not sha256:
             return torch.zeros_like(next(iter(self.values.values())))
-        return self.values[sha256]
+        return self.values[sha256, seed]
 
 
 class FeatureStore:
-    """Features on disk, one file for each radiograph, preprocessing and encoder.
+    """Features on disk, one file for each radiograph or view, preprocessing and encoder.
 
     An encoder is known by its layers and weights, so another one never meets these entries.
 
@@ -54,15 +67,23 @@ class FeatureStore:
         encoder: The encoder; it runs in evaluation mode, in its own precision, where it is.
         images: Source of the pixels.
         pooled: Whether to keep pooled vectors, not maps.
+        augmenter: Makes the views that have a seed.
     """
 
     def __init__(
-        self, folder: Path, encoder: StagedEncoder, images: RadiographCache, *, pooled: bool
+        self,
+        folder: Path,
+        encoder: StagedEncoder,
+        images: RadiographCache,
+        *,
+        pooled: bool,
+        augmenter: Augmenter | None = None,
     ) -> None:
         self.folder = folder
         self.encoder = encoder
         self.images = images
         self.pooled = pooled
+        self.augmenter = augmenter
 
     @cached_property
     def source(self) -> str:
@@ -70,29 +91,29 @@ class FeatureStore:
         kind = "pooled" if self.pooled else "map"
         return f"{self.images.preprocessing.key}-{fingerprint(self.encoder)[:16]}-{kind}"
 
-    def read(self, files: Sequence[File], *, progress: bool = False) -> FrozenFeatures:
-        """Features of all `files`, pairs of image file and its SHA-256; absent ones are computed.
+    def read(self, views: Sequence[View], *, progress: bool = False) -> FrozenFeatures:
+        """Features of all `views`; absent ones are computed.
 
         Raises:
             RadiographError: a file cannot be read, or has changed.
             OsteofusionError: the folder cannot be written.
         """
-        values = {sha256: self._load(sha256) for _, sha256 in files}
-        absent = list({file[1]: file for file in files if values[file[1]] is None}.values())
+        wanted = {view[1:]: view for view in views}
+        found = {key: self._load(view) for key, view in wanted.items()}
+        absent = [view for key, view in wanted.items() if found[key] is None]
         steps = range(0, len(absent), BATCH)
         for start in shown(steps, len(steps), "Encoding radiographs", progress):
             batch = absent[start : start + BATCH]
-            for (_, sha256), features in zip(batch, self._encode(batch), strict=True):
-                self._store(sha256, features)
-                values[sha256] = features
+            for view, features in zip(batch, self._encode(batch), strict=True):
+                self._store(view, features)
+                found[view[1:]] = features
         return FrozenFeatures(
-            self.source,
-            {name: torch.from_numpy(each) for name, each in values.items() if each is not None},
+            {key: torch.from_numpy(each) for key, each in found.items() if each is not None}
         )
 
-    def _encode(self, files: Sequence[File]) -> np.ndarray:
+    def _encode(self, views: Sequence[View]) -> np.ndarray:
         weight = next(self.encoder.parameters())
-        pixels = torch.from_numpy(np.stack([self.images.get(*file) for file in files]))
+        pixels = torch.from_numpy(np.stack([self._pixels(view) for view in views]))
         training = self.encoder.training
         encode = self.encoder.forward if self.pooled else self.encoder.forward_map
         try:
@@ -104,16 +125,23 @@ class FeatureStore:
             self.encoder.train(training)
         return features
 
-    def _load(self, sha256: str) -> np.ndarray | None:
+    def _pixels(self, view: View) -> Gray:
+        image = self.images.get(view.path, view.sha256)
+        if view.seed is None:
+            return image
+        assert self.augmenter is not None
+        return self.augmenter(image, view.seed)
+
+    def _load(self, view: View) -> np.ndarray | None:
         try:
-            features: np.ndarray = np.load(self._entry(sha256), allow_pickle=False)
+            features: np.ndarray = np.load(self._entry(view), allow_pickle=False)
         except (OSError, ValueError, EOFError):  # absent or damaged
             return None
         return features
 
-    def _store(self, sha256: str, features: np.ndarray) -> None:
+    def _store(self, view: View, features: np.ndarray) -> None:
         try:
-            with atomic_path(self._entry(sha256)) as temporary:
+            with atomic_path(self._entry(view)) as temporary:
                 np.save(temporary, features)
         except OSError as error:
             raise OsteofusionError(
@@ -121,12 +149,49 @@ class FeatureStore:
                 "room or access, or set $OSTEOFUSION_CACHE to another folder."
             ) from error
 
-    def _entry(self, sha256: str) -> Path:
-        return self.folder / self.source / f"{sha256}.npy"
+    def _entry(self, view: View) -> Path:
+        name = view.sha256
+        if view.seed is not None:
+            assert self.augmenter is not None
+            name += f"-{self.augmenter.key}-{view.seed}"
+        return self.folder / self.source / f"{name}.npy"
+
+
+@dataclass
+class FrozenPhase:
+    """The time in which an encoder does not change.
+
+    Attributes:
+        store: Computes its features.
+        epochs: How many epochs of training that is; None for ever.
+        features: What it makes of all radiographs, once they were asked for.
+    """
+
+    store: FeatureStore
+    epochs: int | None
+    features: FrozenFeatures | None = None
+
+
+def view_seeds(hashes: Sequence[str], seed: int, views: int) -> np.ndarray:
+    """Seeds (n, `views`) int64 of the fixed augmentations of files.
+
+    They depend on the file and `seed` alone, so that folds and arms share what is computed.
+
+    Args:
+        hashes: SHA-256 of each file; empty where there is none.
+        seed: Of the run.
+        views: How many each file has.
+    """
+    return np.array(
+        [
+            np.random.default_rng([seed, int(sha256 or "0", 16)]).integers(2**31, size=views)
+            for sha256 in hashes
+        ]
+    )
 
 
 def frozen_features(
-    files: Sequence[File],
+    files: Sequence[tuple[Path, str]],
     backbone: str,
     pretrained: bool | str | os.PathLike[str],
     preprocessing: RadiographPreprocessing,
@@ -154,8 +219,8 @@ def frozen_features(
     encoder = ImageEncoder(backbone, pretrained)
     images = RadiographCache(cache_root() / "radiographs", preprocessing)
     store = FeatureStore(cache_root() / "features", encoder, images, pooled=pooled)
-    features = store.read(files, progress=progress)
-    return np.stack([features.values[sha256].numpy() for _, sha256 in files])
+    features = store.read([View(*file) for file in files], progress=progress)
+    return np.stack([features.get(sha256).numpy() for _, sha256 in files])
 
 
 def fingerprint(encoder: StagedEncoder) -> str:

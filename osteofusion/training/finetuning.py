@@ -8,6 +8,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.strategies import DDPStrategy
 
 from osteofusion.errors import ConfigError
+from osteofusion.training.datamodule import RadiographDataModule
 from osteofusion.training.module import FusionModule
 
 
@@ -17,6 +18,9 @@ class TwoPhaseFinetuning(Callback):
     In the first phase the backbone's batch norm keeps its statistics. In the second, rates ramp up
     linearly, then follow a cosine to zero; deeper stages may learn faster than early ones. Rates
     are a function of the epoch and the step alone, so a resumed run equals an uninterrupted one.
+
+    In the first phase the backbone sees each radiograph once and its features are kept, but for
+    training radiographs that are augmented anew every time (see ``data.augmentation_views``).
 
     The optimiser holds every parameter from the start: its state for the head survives the switch,
     and that of the backbone begins with its first gradient.
@@ -77,16 +81,26 @@ class TwoPhaseFinetuning(Callback):
             )
         if self.cosine and trainer.max_epochs in (None, -1):
             raise ConfigError("TwoPhaseFinetuning: cosine needs --trainer.max_epochs.")
+        data = getattr(trainer, "datamodule", None)
+        if isinstance(data, RadiographDataModule):
+            pl_module.use_features(data, epochs=self.frozen_epochs)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Freeze or thaw the backbone, whichever this epoch needs."""
         assert isinstance(pl_module, FusionModule)
         encoder = pl_module.model.image_encoder
         assert encoder is not None
-        if trainer.current_epoch < self.frozen_epochs:
+        epoch = trainer.current_epoch
+        if epoch < self.frozen_epochs:
             encoder.freeze()
         else:
             encoder.unfreeze()
+        # The loaders of the first phase serve features: Lightning makes new ones for training at
+        # the start of the first epoch that needs them, for validation when that is next due.
+        every: int | None = trainer.check_val_every_n_epoch  # type: ignore[attr-defined]
+        past = epoch - self.frozen_epochs
+        switches = past >= -1 and (every is None or past < every)
+        trainer.reload_dataloaders_every_n_epochs = int(switches)
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: object, batch_idx: int

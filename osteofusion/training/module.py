@@ -28,7 +28,7 @@ from osteofusion.models import (
 )
 from osteofusion.training.carrying import Carried, carry_over
 from osteofusion.training.datamodule import Arm, Batch, RadiographDataModule
-from osteofusion.training.features import FrozenFeatures
+from osteofusion.training.features import FrozenPhase
 
 _LARGEST = 512  # px, of a side that every backbone of no fixed size reads
 
@@ -77,7 +77,8 @@ class FusionModule(LightningModule):
         backbone_learning_rate: Of the backbone.
         start_from: Checkpoint of a run on another task; its encoders and fusion are carried over.
         frozen_backbone: Never train the image encoder. Its features of each radiograph are then
-            computed once and kept, unless ``data.augmentation`` changes the radiographs.
+            computed once and kept, but for training radiographs that
+            ``data.augmentation`` changes anew every time.
         weight_decay: Of all weight matrices.
         dropout: Before the fused head.
     """
@@ -172,7 +173,7 @@ class FusionModule(LightningModule):
             raise ConfigError(f"model: {error}.") from error
         if frozen_backbone and self.model.image_encoder is not None:
             self.model.image_encoder.freeze()
-        self._features: FrozenFeatures | None = None
+        self._frozen: FrozenPhase | None = None
         self.carried: Carried | None = None
         # A one-channel input does not say which layout it has, so the weights must.
         self.model.to(memory_format=torch.channels_last)
@@ -225,8 +226,8 @@ class FusionModule(LightningModule):
     def setup(self, stage: str) -> None:
         """Keep away what another module's backbone made of the radiographs."""
         data = getattr(self.trainer, "datamodule", None)
-        if isinstance(data, RadiographDataModule) and data.features is not self._features:
-            data.features = None
+        if isinstance(data, RadiographDataModule) and data.frozen is not self._frozen:
+            data.frozen = None
         if stage == "fit" and self._regresses(data):
             self.model.keep_regression()
 
@@ -244,7 +245,7 @@ class FusionModule(LightningModule):
         # A resumed run has its weights already.
         if self.trainer.ckpt_path is None and h["start_from"] is not None:
             self.carried = carry_over(self, data)
-        self._encode_once(data)
+        self._look_once(data)
         if self.trainer.ckpt_path is None and self._regresses(data):
             rows = data.side("train")
             clinical = torch.tensor(data.schema.encode(rows), device=self.device)
@@ -281,18 +282,37 @@ class FusionModule(LightningModule):
         ours = isinstance(data, RadiographDataModule)
         return bool(ours and h["regression_start"] and h["arm"] != "image")
 
-    def _encode_once(self, data: RadiographDataModule) -> None:
-        encoder = self.model.image_encoder
-        if encoder is None or not self.hparams["frozen_backbone"]:
+    def _look_once(self, data: RadiographDataModule) -> None:
+        """Let a frozen backbone see each radiograph once, where that is what was asked for."""
+        if self.model.image_encoder is None:
             return
-        if data.augmentation is not None:
+        views = data.hparams["augmentation_views"]
+        if not self.hparams["frozen_backbone"]:
+            if views is not None and data.frozen is None:
+                raise ConfigError(
+                    f"data.augmentation_views is {views}, and no phase of this training keeps the "
+                    "backbone frozen; leave it out, or add --model.frozen_backbone true."
+                )
+            return
+        if data.augmentation is not None and views is None:
             rank_zero_warn(
                 "data.augmentation changes the radiographs at every step, so the frozen backbone "
-                "runs at every step; with --data.augmentation null it runs once a radiograph."
+                "runs at every step; with --data.augmentation null it runs once a radiograph, with "
+                "--data.augmentation_views 4 once for each of four fixed augmentations."
             )
-            return
-        data.use_frozen(encoder, pooled=self.model.fusion.image_input != "map")
-        self._features = data.features
+        self.use_features(data)
+
+    def use_features(self, data: RadiographDataModule, epochs: int | None = None) -> None:
+        """Read what the backbone makes of radiographs in their place while it does not change.
+
+        Args:
+            data: Where the radiographs come from.
+            epochs: How long it does not; None for ever.
+        """
+        assert self.model.image_encoder is not None
+        pooled = self.model.fusion.image_input != "map"
+        data.use_frozen(self.model.image_encoder, pooled=pooled, epochs=epochs)
+        self._frozen = data.frozen
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Pixels to [0, 1] on the device: bytes travel, floats do not."""

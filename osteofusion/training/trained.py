@@ -17,8 +17,8 @@ from osteofusion.training.sources import absolute, manifest_name, one_or_all
 # What a checkpoint fixes; everything else may differ when its model meets data again.
 FROZEN = (
     "task", "features", "arm", "image_size", "clahe", "pixel_spacing", "augmentation",
-    "balanced_sampler", "numeric_scaling", "regions", "splits", "validation", "test", "folds",
-    "fold", "repeat", "split_seed",
+    "augmentation_views", "balanced_sampler", "numeric_scaling", "regions", "splits", "validation",
+    "test", "folds", "fold", "repeat", "split_seed",
 )  # fmt: skip
 
 

@@ -15,11 +15,12 @@ from pytorch_lightning import Callback, Trainer, seed_everything
 
 from osteofusion.data.cache import RadiographCache
 from osteofusion.data.radiograph import RadiographPreprocessing, content_hash
+from osteofusion.data.transforms import Augmentation, Augmenter
 from osteofusion.errors import ConfigError, RadiographError
 from osteofusion.models import ImageEncoder
 from osteofusion.training.callbacks import StepSeed
 from osteofusion.training.datamodule import RadiographDataModule
-from osteofusion.training.features import FeatureStore, fingerprint
+from osteofusion.training.features import FeatureStore, View, fingerprint
 from osteofusion.training.finetuning import TwoPhaseFinetuning
 from osteofusion.training.module import FusionModule
 
@@ -49,9 +50,10 @@ def module_of(data, **options):
     )
 
 
-def fit(module, data, *callbacks, epochs=2):
+def fit(module, data, *callbacks, epochs=2, **options):
     trainer = Trainer(
         max_epochs=epochs,
+        **options,
         accelerator="cpu",
         logger=False,
         enable_progress_bar=False,
@@ -85,6 +87,138 @@ def test_it_equals_a_backbone_that_is_frozen_and_runs_at_every_step(demo, fusion
             torch.testing.assert_close(value, before[name], atol=0, rtol=0)
     trained = [name for name in before if name.startswith("model.fusion")]
     assert any(not torch.equal(before[name], once.state_dict()[name]) for name in trained)
+
+
+AUGMENTATION = Augmentation(rotation=20)
+
+
+@pytest.mark.parametrize("balanced", [False, True])
+def test_a_view_is_what_the_backbone_makes_of_the_augmented_radiograph(demo, balanced, tmp_path):
+    data = data_of(
+        demo,
+        augmentation=AUGMENTATION,
+        augmentation_views=2,
+        balanced_sampler=balanced,
+        cache_dir=str(tmp_path),
+    )
+    module = module_of(data, frozen_backbone=True)
+    module.on_fit_start = lambda: None
+    module.use_features(data)
+    encoder, loader = module.model.image_encoder.eval(), data.train_dataloader()
+    rows, augmenter = data.side("train"), Augmenter(AUGMENTATION)
+    images = [data.cache.get(*file) for file in data._images(rows)]
+    seen = []
+    for epoch in range(4):
+        loader.sampler.set_epoch(epoch)
+        asked = list(loader.sampler)
+        seen.append(pd.DataFrame(asked, columns=["row", "seed"]))
+        pixels = np.stack([augmenter(images[i], seed) for i, seed in asked])
+        with torch.inference_mode():
+            expected = encoder(torch.from_numpy(pixels)[:, None] / 255.0)
+        given = torch.cat([batch["image_features"] for batch in loader])
+        torch.testing.assert_close(given, expected[: len(given)], atol=1e-5, rtol=1e-5)
+    of_a_row = pd.concat(seen).groupby("row")["seed"].nunique()
+    assert of_a_row.max() == 2
+    if not balanced:
+        assert (of_a_row == 2).all()
+        first, second, third = (each.set_index("row")["seed"].sort_index() for each in seen[:3])
+        assert (first == third).all()
+        assert (first != second).all()
+    val = next(iter(data.val_dataloader()))
+    film = data._images(data.side("val"))[0]
+    with torch.inference_mode():
+        plain = encoder(torch.from_numpy(data.cache.get(*film))[None, None] / 255.0)
+    torch.testing.assert_close(val["image_features"][:1], plain, atol=1e-5, rtol=1e-5)
+
+
+def test_views_are_computed_once_however_many_epochs_and_arms(demo, tmp_path):
+    options = {"augmentation": AUGMENTATION, "augmentation_views": 3, "cache_dir": str(tmp_path)}
+    for arm in ("fused", "image"):
+        data = data_of(demo, arm=arm, **options)
+        fit(module_of(data, arm=arm, frozen_backbone=True), data, epochs=5)
+        films, train = data.rows["image_sha256"], data.side("train")["image_sha256"]
+        entries = len(list(tmp_path.rglob("*.npy")))
+        assert entries == films.nunique() + 3 * train.nunique()
+
+
+def test_augmented_anew_only_training_rows_are_encoded_at_every_step(demo):
+    data = data_of(demo, augmentation=AUGMENTATION)
+    module = module_of(data, frozen_backbone=True)
+    fit(module, data, epochs=1)
+    assert "image" in next(iter(data.train_dataloader()))
+    assert "image_features" in next(iter(data.val_dataloader()))
+    assert "image_features" in next(iter(data.test_dataloader()))
+
+
+class LooksEveryStep(TwoPhaseFinetuning):
+    """The first phase as it would be without kept features."""
+
+    def on_fit_start(self, trainer, pl_module):
+        super().on_fit_start(trainer, pl_module)
+        trainer.datamodule.frozen = None
+
+
+class Served(Callback):
+    """What the loaders serve in each epoch, and the validation loss."""
+
+    def __init__(self):
+        self.train, self.val, self.losses = {}, {}, []
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        self.train.setdefault(trainer.current_epoch, set()).add("image_features" in batch)
+
+    def on_validation_batch_start(self, trainer, pl_module, batch, batch_idx):
+        if not trainer.sanity_checking:
+            self.val.setdefault(trainer.current_epoch, set()).add("image_features" in batch)
+
+    def on_validation_epoch_end(self, trainer, pl_module):
+        if not trainer.sanity_checking:
+            self.losses.append(float(trainer.callback_metrics["val_loss"]))
+
+
+@pytest.mark.parametrize(("every", "frozen_epochs"), [(1, 2), (2, 2), (2, 3), (3, 1)])
+def test_the_frozen_phase_of_two_looks_once_and_changes_nothing(demo, every, frozen_epochs):
+    states, served = [], []
+    for phases in (TwoPhaseFinetuning, LooksEveryStep):
+        data = data_of(demo)
+        module = module_of(data)
+        assert data.seed is not None  # taken now: a step of training changes PyTorch's
+        seen = Served()
+        trainer = fit(
+            module,
+            data,
+            phases(frozen_epochs=frozen_epochs, learning_rate=1e-3),
+            seen,
+            epochs=6,
+            check_val_every_n_epoch=every,
+        )
+        states.append(module.state_dict())
+        served.append(seen)
+        assert data.features is None
+        assert trainer.current_epoch == 6
+    for epoch, features in [*served[0].train.items(), *served[0].val.items()]:
+        assert features == {epoch < frozen_epochs}
+    assert len(served[0].val) == 6 // every
+    np.testing.assert_allclose(served[0].losses, served[1].losses, atol=1e-4)
+    for name, value in states[0].items():
+        torch.testing.assert_close(value, states[1][name], atol=1e-4, rtol=1e-4, equal_nan=True)
+
+
+@pytest.mark.parametrize(
+    ("options", "frozen", "said"),
+    [
+        ({"augmentation_views": 2}, False, "no phase"),
+        ({"augmentation_views": 0}, True, "at least 1"),
+        ({"augmentation_views": 2, "augmentation": None}, True, "needs data.augmentation"),
+    ],
+)
+def test_views_that_nobody_would_see_are_refused(demo, options, frozen, said):
+    def train():
+        data = data_of(demo, **{"augmentation": AUGMENTATION, **options})
+        fit(module_of(data, frozen_backbone=frozen), data)
+
+    with pytest.raises(ConfigError, match=said):
+        train()
 
 
 def test_another_module_does_not_read_the_features(demo):
@@ -179,24 +313,24 @@ def encoder_of(seed):
 def test_entries_are_of_one_encoder_and_one_kind(store, film):
     one, two = encoder_of(1), encoder_of(2)
     assert fingerprint(one) == fingerprint(encoder_of(1)) != fingerprint(two)
-    first = store(one).read([film]).get(film[1])
-    assert not torch.equal(first, store(two).read([film]).get(film[1]))
-    assert store(one, pooled=False).read([film]).get(film[1]).ndim == 3
+    first = store(one).read([View(*film)]).get(film[1])
+    assert not torch.equal(first, store(two).read([View(*film)]).get(film[1]))
+    assert store(one, pooled=False).read([View(*film)]).get(film[1]).ndim == 3
     film[0].unlink()  # now only the disk knows
-    assert torch.equal(first, store(encoder_of(1)).read([film]).get(film[1]))
+    assert torch.equal(first, store(encoder_of(1)).read([View(*film)]).get(film[1]))
 
 
 def test_a_damaged_entry_is_computed_again(store, film, tmp_path):
-    first = store(encoder_of(1)).read([film]).get(film[1])
+    first = store(encoder_of(1)).read([View(*film)]).get(film[1])
     entry = next((tmp_path / "features").rglob("*.npy"))
     for damage in (entry.read_bytes()[:50], entry.read_bytes()[:-4], b""):
         entry.write_bytes(damage)
-        assert torch.equal(first, store(encoder_of(1)).read([film]).get(film[1]))
+        assert torch.equal(first, store(encoder_of(1)).read([View(*film)]).get(film[1]))
 
 
 def test_a_changed_file_is_refused(store, film):
     with pytest.raises(RadiographError, match="has changed"):
-        store(encoder_of(1)).read([(film[0], "0" * 64)])
+        store(encoder_of(1)).read([View(film[0], "0" * 64)])
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="gloo over subprocesses")
