@@ -105,7 +105,13 @@ def own_callbacks(trainer: Trainer, left_out: tuple[type[Callback], ...]) -> lis
     """
     callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
     made_anew: tuple[type, ...] = (Checkpoint, ProgressBar, EpochLines, *left_out)
-    return [copy.deepcopy(each) for each in callbacks if not isinstance(each, made_anew)]
+    # Lightning hangs the module's `log` on callbacks: a plain copy would hold a second model.
+    module = trainer.lightning_module
+    return [
+        copy.deepcopy(each, {id(module): module})
+        for each in callbacks
+        if not isinstance(each, made_anew)
+    ]
 
 
 def refuse_strategy(trainer: Trainer) -> None:

@@ -97,10 +97,10 @@ class TwoPhaseFinetuning(Callback):
             encoder.unfreeze()
         # The loaders of the first phase serve features: Lightning makes new ones for training at
         # the start of the first epoch that needs them, for validation when that is next due.
-        every: int | None = trainer.check_val_every_n_epoch  # type: ignore[attr-defined]
+        every: int | None = trainer.check_val_every_n_epoch
         past = epoch - self.frozen_epochs
         switches = past >= -1 and (every is None or past < every)
-        trainer.reload_dataloaders_every_n_epochs = int(switches)
+        trainer.reload_dataloaders_every_n_epochs = int(switches)  # type: ignore[attr-defined]
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: object, batch_idx: int

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import shutil
@@ -15,11 +16,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from pytorch_lightning import Trainer
+from pytorch_lightning import Callback, Trainer
 
 from osteofusion.errors import ConfigError
 from osteofusion.evaluation import evaluate
 from osteofusion.training.ablation import ModalityAblation, draw_ablation
+from osteofusion.training.callbacks import RunStopping, StepSeed
 from osteofusion.training.datamodule import RadiographDataModule
 from osteofusion.training.module import FusionModule
 from osteofusion.training.predictions import PredictionWriter, read_predictions
@@ -48,6 +50,49 @@ def rows_of(run, arm, split=None):
 
 def weights(run):
     return {path: path.stat().st_mtime_ns for path in run.rglob("*.ckpt")}
+
+
+def test_one_model_is_in_memory_while_the_fused_one_trains(demo, tmp_path):
+    """Callbacks hold a method of the model, and copies of callbacks held copies of its weights."""
+
+    def models():
+        gc.collect()
+        return sum(type(each) is FusionModule for each in gc.get_objects())
+
+    class BegunError(Exception):
+        pass
+
+    class Begun(Callback):
+        def on_train_start(self, trainer, pl_module):
+            raise BegunError
+
+    data = RadiographDataModule(root=str(demo), image_size=32, num_workers=0)
+    before = models()
+    module = FusionModule(
+        class_names=data.class_names,
+        clinical=data.clinical,
+        class_counts=data.class_counts,
+        backbone="test_resnet.r160_in1k",
+        pretrained=False,
+    )
+    trainer = Trainer(
+        max_epochs=1,
+        accelerator="cpu",
+        logger=False,
+        enable_progress_bar=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        callbacks=[
+            ModalityAblation(train_arms=True),
+            PredictionWriter(tmp_path),
+            StepSeed(),
+            RunStopping("val_loss"),
+            Begun(),
+        ],
+    )
+    with pytest.raises(BegunError):
+        trainer.fit(module, datamodule=data)
+    assert models() - before == 1
 
 
 def test_all_arms_stand_in_one_run(ablated):
