@@ -324,6 +324,14 @@ class FusionModule(LightningModule):
         """Loss of one batch."""
         return self._step(batch, "train", self.train_metrics)
 
+    def on_train_epoch_end(self) -> None:
+        """Metrics of the epoch; to log them at every step costs as much as a small step."""
+        self.log_dict(self.train_metrics)
+
+    def on_validation_epoch_end(self) -> None:
+        """Metrics of the validation rows."""
+        self.log_dict(self.val_metrics)
+
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Loss and metrics of one batch."""
         self._step(batch, "val", self.val_metrics)
@@ -390,7 +398,6 @@ class FusionModule(LightningModule):
             batch_size=len(label),
             sync_dist=True,
         )
-        self.log_dict(metrics, on_step=False, on_epoch=True, prog_bar=False)
         return loss
 
     def _beside(self, outputs: Outputs, batch: Batch) -> Tensor:
