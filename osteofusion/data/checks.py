@@ -7,6 +7,7 @@ from collections import defaultdict
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+
 from osteofusion.data.manifest import LABELS, Manifest
 from osteofusion.data.report import JoinReport
 
@@ -18,15 +19,12 @@ def describe(joined: pd.DataFrame, manifest: Manifest, report: JoinReport) -> No
     """Add to the report what the joined table shows; the table is not changed."""
     report.joined = len(joined)
     report.subjects = joined["subject_id"].nunique()
-    report.by_label = {
-        label: int((joined["label"] == label).sum())
-        for label in LABELS
-        if (joined["label"] == label).any()
-    }
+    by_label = joined["label"].value_counts()
+    report.by_label = {label: int(by_label[label]) for label in LABELS if label in by_label}
     copies: dict[str, list[int]] = defaultdict(list)
     digests = joined["image_sha256"]
     several = digests.duplicated(keep=False) & (digests != "")  # a row without an image has none
-    for i in np.flatnonzero(several):
+    for i in np.flatnonzero(several).tolist():
         copies[digests.iloc[i]].append(i)
     for members in copies.values():
         names = joined["image"].iloc[members].tolist()
@@ -50,12 +48,12 @@ def describe(joined: pd.DataFrame, manifest: Manifest, report: JoinReport) -> No
             if why is not None and column.role == "feature":
                 report.suspected_leaks.append({"column": name, "why": why})
     expected = manifest.expected
-    counts = [
+    totals = [
         ("rows", expected.rows, report.rows),
         ("radiographs", expected.radiographs, report.images),
         *((name, count, report.by_label.get(name, 0)) for name, count in expected.labels.items()),
     ]
-    for what, published, here in counts:
+    for what, published, here in totals:
         if published is not None and published != here and joined["label"].notna().all():
             report.unexpected_counts.append(f"{what}: {here}, published {published}")
 

@@ -235,17 +235,16 @@ def _read_images(
     joined: pd.DataFrame, root: Path, report: JoinReport, *, decode: bool, progress: bool
 ) -> pd.DataFrame:
     """The rows whose image can be read, with its `image_sha256` (empty without images)."""
-
+    folder = os.path.join(root, "")
     refused: dict[str, str] = {}
 
     def examine(name: str) -> str | None:
         if not name:
             return ""
-        path = os.path.join(root, name)
         try:
-            digest = content_hash(path)
+            digest = content_hash(folder + name)
             if decode:
-                read_radiograph(path)
+                read_radiograph(folder + name)
         except RadiographError as error:
             refused[name] = str(error)
             return None

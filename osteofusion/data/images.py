@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -85,7 +85,7 @@ def find_images(
     if raw is None:
         sides = sided_pairs(ids.values())
         report.sides_as_subjects = [" | ".join(names) for names in sides.values()]
-    return _frame([(subject, name, labels[name]) for name, subject in ids.items()])
+    return _frame(list(ids.values()), list(ids), [labels[name] for name in ids])
 
 
 def near_ids(ids: Iterable[str], others: Iterable[str]) -> list[str]:
@@ -108,7 +108,7 @@ def _in_column(
     assert table is not None
     header = need_column(raw, [str(spec.column)], table, "image column")
     ids = need_column(raw, [manifest.table.id], table, "ID column")
-    found = []
+    found: dict[tuple[str, str], None] = {}  # two rows may say the same
     for row, identifier, name in raw[[ids, header]].itertuples(name=None):
         if identifier is None or name is None:
             continue
@@ -118,8 +118,10 @@ def _in_column(
                 "exist; correct the path or empty the cell."
             )
         subject = subject_id(identifier, manifest.table.id_pattern)
-        found.append((subject, Path(str(name)).as_posix(), None))
-    return _frame(list(dict.fromkeys(found)))  # two rows may say the same
+        found[subject, Path(str(name)).as_posix()] = None
+    return _frame(
+        [subject for subject, _ in found], [name for _, name in found], [None] * len(found)
+    )
 
 
 def _in_folder(root: Path, manifest: Manifest, spec: Images, report: JoinReport) -> list[str]:
@@ -245,10 +247,11 @@ def _keep_classes_apart(
 
 
 def _note_equal_names(ids: dict[str, str], report: JoinReport) -> None:
-    films = Counter(ids.values())
+    subjects = pd.Series(list(ids.values()), dtype=object)
+    several = set(subjects[subjects.duplicated()])
     alike: dict[tuple[str, str], list[str]] = defaultdict(list)
     for name, subject in ids.items():
-        if films[subject] > 1:
+        if subject in several:
             alike[subject, stem(name)].append(name)
     report.equal_names = [sorted(names) for names in alike.values() if len(names) > 1]
 
@@ -259,7 +262,7 @@ def _note(scan: FolderScan, report: JoinReport) -> None:
     report.unreadable_images += scan.unreadable
 
 
-def _frame(found: Sequence[tuple[str, str, Label | None]]) -> pd.DataFrame:
-    columns = ["subject_id", "image", "folder_label"]
-    frame = pd.DataFrame(found, columns=columns, dtype=object)
+def _frame(subjects: list[str], names: list[str], labels: Sequence[Label | None]) -> pd.DataFrame:
+    columns = {"subject_id": subjects, "image": names, "folder_label": labels}
+    frame = pd.DataFrame(columns, dtype=object)
     return frame.sort_values("image", kind="stable")  # quick where they are nearly sorted

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 
 from osteofusion.data.images import near_ids
@@ -21,12 +22,10 @@ def join(rows: pd.DataFrame, images: pd.DataFrame, report: JoinReport) -> pd.Dat
     Raises:
         CohortError: nothing matches.
     """
-    rows = rows.astype({"subject_id": object})  # as images have it, or each lookup converts it
-    have_row = images["subject_id"].isin(rows["subject_id"])
-    have_image = rows["subject_id"].isin(images["subject_id"])
-    report.near_ids = near_ids(
-        images.loc[~have_row, "subject_id"], rows.loc[~have_image, "subject_id"]
-    )
+    subjects = pd.Index(rows["subject_id"], dtype=object)
+    row = subjects.get_indexer(pd.Index(images["subject_id"], dtype=object))  # -1: none
+    have_row, have_image = row >= 0, np.isin(np.arange(len(rows)), row)
+    report.near_ids = near_ids(images.loc[~have_row, "subject_id"], subjects[~have_image])
     if not have_row.any():
         near = f" ({report.near_ids[0]} but for case or leading zeros)" if report.near_ids else ""
         raise CohortError(
@@ -41,7 +40,10 @@ def join(rows: pd.DataFrame, images: pd.DataFrame, report: JoinReport) -> pd.Dat
         if subject not in duplicated
     ]
     report.rows_without_image = rows.loc[~have_image, "subject_id"].tolist()
-    return images[have_row].merge(rows, on="subject_id", how="left", validate="many_to_one")
+    theirs = rows.drop(columns="subject_id").iloc[row[have_row]]
+    parts = [each.reset_index(drop=True) for each in (images[have_row], theirs)]
+    joined: pd.DataFrame = pd.concat(parts, axis=1)
+    return joined
 
 
 def settle_labels(

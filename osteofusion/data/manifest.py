@@ -71,6 +71,7 @@ def _one_group(value: str) -> str:
     return value
 
 
+_ALL = r"(.+)"
 IdPattern = Annotated[str, AfterValidator(_one_group)]
 
 
@@ -159,7 +160,7 @@ class Table(_Strict):
 
     file: str
     id: str
-    id_pattern: IdPattern = r"(.+)"
+    id_pattern: IdPattern = _ALL
     sheet: str | None = None
     delimiter: Annotated[str, Field(min_length=1, max_length=1)] | None = None
     decimal: Literal[".", ","] = "."
@@ -187,7 +188,7 @@ class Images(_Strict):
     folder: str = "."
     column: str | None = None
     id: Literal["name", "header"] = "name"
-    id_pattern: IdPattern = r"(.+)"
+    id_pattern: IdPattern = _ALL
 
     @model_validator(mode="after")
     def _complete(self) -> Images:
@@ -403,6 +404,8 @@ def normalise_id(value: object) -> str:
 def subject_id(value: object, pattern: str) -> str:
     """Subject ID in a cell or a file's stem: the groups of `pattern`, else all of it."""
     text = normalise_id(value)
+    if pattern == _ALL:
+        return text
     match = _compiled(pattern).search(text)
     found = "".join(filter(None, match.groups())) if match else ""
     return text if found in ("", text) else normalise_id(found)

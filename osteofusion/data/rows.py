@@ -33,9 +33,10 @@ def clinical_rows(
     if repeated.any():
         # Equal rows say one thing twice; differing ones leave no row that could be trusted. A
         # running number may differ, and so may the image path: one row a film.
-        content = _content(raw.assign(**{id_header: ids}), path, manifest)
-        same = content.duplicated(keep="first")
-        differing = ids[~same][ids[~same].duplicated(keep=False)]
+        content = _content(raw[repeated], path, manifest).assign(**{id_header: ids[repeated]})
+        same = content.duplicated(keep="first").reindex(ids.index, fill_value=False)
+        distinct = ids[repeated & ~same]
+        differing = distinct[distinct.duplicated(keep=False)]
         several = set(ids[repeated])
         if image_column is not None:
             several &= set(differing)

@@ -103,14 +103,15 @@ def _sort(here: Path, relative: str, name: str, scan: FolderScan) -> None:
 
     A picture needs no `Path`, which would be most of the time that a large folder takes.
     """
-    suffix = os.path.splitext(name)[1].lower()
+    _, dot, ending = name.rpartition(".")
+    suffix = dot + ending.lower()
     if name.startswith("."):  # such as what macOS leaves beside each file
         scan.other.append(_text(relative))
     elif suffix in _NOT_READ:
         reason = refusal(here / name, f"it is a {suffix} file", "export it as PNG")
         scan.unreadable.append(_refused(relative, reason))
     elif suffix in _PICTURES or _is_dicom_radiograph(here / name, suffix):
-        if relative != _text(relative):
+        if not relative.isascii() and relative != _text(relative):
             raise CohortError(f"{here} has a file name that is no text: {name!r}; rename it.")
         scan.images.append(relative)
     elif (error := _open_error(here / name)) is not None:

@@ -21,7 +21,8 @@ _NO_VALUE = re.compile(  # an error such as #DIV/0!, or a formula whose value wa
     rb"""\st=["']e["']|<f[^>]*?(?:/>|>[^<]*</f>)\s*(?:<v\s*/>|<v></v>|</c>)"""
 )
 ROW = "row"
-_BLOCK = 10_000  # lines of text taken at once
+_BLOCK = 100  # lines of text taken at once: what stays in the processor's cache
+_KNOWN = 20_000  # of its cells that new ones are compared with, so that equal ones are one string
 
 
 def read_table(path: Path, spec: Table) -> pd.DataFrame:
@@ -60,7 +61,8 @@ def read_table(path: Path, spec: Table) -> pd.DataFrame:
     ]
     named = cells.iloc[0].notna()
     cells = cells.iloc[1:].set_axis(header, axis=1)
-    return cells.loc[:, (named | cells.notna().any(axis=0).to_numpy()).to_numpy()]
+    kept = [i for i, has_name in enumerate(named) if has_name or cells.iloc[:, i].notna().any()]
+    return cells.iloc[:, kept]
 
 
 def find_column(table: pd.DataFrame, headers: list[str], path: Path, what: str) -> str | None:
@@ -221,7 +223,7 @@ def _read_text(path: Path, spec: Table, *, default: str) -> pd.DataFrame:
             while not width and (line := next(reader, None)) is not None:
                 above.append(line)
                 width = len(line) if any(line) else 0
-            columns = [[] for _ in range(width)]
+            columns, known = [[] for _ in range(width)], _Cells()
             lines = enumerate(chain(above, reader), start=1)
             while block := list(islice(lines, _BLOCK)):
                 fitted = []
@@ -231,7 +233,8 @@ def _read_text(path: Path, spec: Table, *, default: str) -> pd.DataFrame:
                             surplus = surplus or (row, len(line))
                         line = [*line[:width], *[""] * (width - len(line))]
                     fitted.append(line)
-                known = _Cells()
+                if len(known) > _KNOWN:
+                    known.clear()
                 for column, cells in zip(columns, zip(*fitted, strict=True), strict=True):
                     column += map(known.__getitem__, cells)
     except (UnicodeError, LookupError):

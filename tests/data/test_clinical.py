@@ -20,6 +20,7 @@ from osteofusion.data.clinical import (
     cross_check,
     fit_preprocessing,
     freeze,
+    parse_cell,
     parse_column,
     select_features,
 )
@@ -189,6 +190,31 @@ def test_no_cell_is_an_exception_and_every_value_is_usable(cells, column, mark):
             assert low <= value <= high
         else:
             assert value in (0.0, 1.0)
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.sampled_from([True, 1, 1.0, "1", 0, -0.0, "0", False, "no", None, 300, "x", "m"])),
+    st.sampled_from(COLUMNS),
+)
+def test_a_column_is_read_as_its_cells_are(cells, column):
+    values, unparsable, implausible = parse(cells, column)
+    low, high = column.range or (-np.inf, np.inf)
+    wanted, refused, odd = [], [], []
+    for row, cell in enumerate(cells, start=2):
+        value = None
+        try:
+            value = None if cell is None else parse_cell(cell, column)
+        except ValueError as error:
+            refused.append((f"S{row}", row, str(cell), str(error)))
+        if isinstance(value, float) and not low <= value <= high:
+            odd.append((f"S{row}", row, str(cell), "outside 0 to 200 cm"))
+            value = None
+        wanted.append(value)
+    assert [None if pd.isna(value) else value for value in values] == wanted
+    assert values.dtype == (object if column.kind in ("categorical", "text") else np.float64)
+    for found, expected in ((unparsable, refused), (implausible, odd)):
+        assert [(p.subject_id, p.row, p.value, p.reason) for p in found] == expected
 
 
 def test_contradicting_cells_are_missing_and_named(clinic):

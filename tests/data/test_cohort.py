@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import tempfile
@@ -12,10 +13,13 @@ import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sklearn.metrics import roc_auc_score
 
+from osteofusion.data.checks import LEAK_AUROC, describe
 from osteofusion.data.cohort import build_cohort
 from osteofusion.data.labels import TASKS, task_classes, who_label
-from osteofusion.data.manifest import LABELS, load_manifest
+from osteofusion.data.manifest import LABELS, Expected, load_manifest
+from osteofusion.data.report import JoinReport
 from osteofusion.errors import CohortError
 
 
@@ -112,6 +116,46 @@ def test_equal_rows_count_once_and_differing_rows_not_at_all(clinic):
     clinic.rows = [row | {"Patient ID": "A1", "Age": 40 + i} for i, row in enumerate(clinic.rows)]
     with pytest.raises(CohortError, match=r"several differing rows for each 'Patient ID'.*'A1'"):
         clinic.build()
+
+
+def test_rows_of_two_subjects_are_never_one(clinic):
+    clinic.manifest["columns"]["patient"] = {
+        "header": "Patient ID",
+        "kind": "text",
+        "role": "identifier",
+    }
+    alike = {key: value for key, value in clinic.rows[0].items() if key != "Patient ID"}
+    clinic.rows[1] |= alike
+    clinic.rows += [clinic.rows[0], clinic.rows[1] | {"Age": 51}]
+    clinic.rows.append(clinic.rows[2] | alike)
+    cohort = clinic.build()
+    assert cohort.report.duplicate_ids == ["A1", "A2", "B1"]
+    assert cohort.table["subject_id"].tolist() == ["A1", "B2", "C1", "C2"]
+    del clinic.rows[-1]
+    clinic.rows[-1] = clinic.rows[1]
+    assert clinic.build().report.joined == 6
+
+
+def test_each_of_many_films_keeps_its_digest_and_its_place(clinic):
+    for row in clinic.rows:
+        for i in range(25):
+            key = f"{row['Patient ID']}_{i:02}"
+            broken = i == 13 and row["Diagnosis"] != "normal"
+            data = b"" if broken else clinic.radiograph(key)
+            clinic.images[f"{row['Diagnosis']}/{i % 3}/{key}.png"] = data
+    clinic.manifest["images"]["id_pattern"] = r"([A-Z]\d)"
+    table = (cohort := clinic.build(decode=True)).table
+    assert [item["image"] for item in cohort.report.unreadable_images] == sorted(
+        (name for name, data in clinic.images.items() if not data), key=lambda name: name[-9:]
+    )
+    names = sorted(
+        (name for name, data in clinic.images.items() if data),
+        key=lambda name: (Path(name).name[:2], name),
+    )
+    assert table["image"].tolist() == names
+    assert table["image_sha256"].tolist() == [
+        hashlib.sha256(clinic.images[name]).hexdigest() for name in names
+    ]
 
 
 def test_what_does_not_match_is_listed(clinic):
@@ -355,6 +399,47 @@ def test_new_patients_need_no_labels_and_no_class_folders(clinic):
 
 
 # ---- leaks ----
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), noise=st.floats(0, 1), steps=st.integers(1, 40))
+def test_leaks_are_what_scikit_learn_finds(seed, noise, steps):
+    rng = np.random.default_rng(seed)
+    label = rng.integers(0, 4, 90)  # 3: unknown
+    label[rng.random(90) < 0.5] = rng.integers(0, 4)
+    value = np.round(steps * (label % 3 + noise * rng.normal(size=90)) / 3)
+    value[(rng.random(90) < noise / 4) | (label == rng.integers(-1, 3))] = np.nan
+    table = pd.DataFrame(
+        {
+            "subject_id": [f"P{i}" for i in range(90)],
+            "image": "",
+            "image_sha256": "",
+            "label": np.array([*LABELS, None], dtype=object)[label],
+            "age": value,
+        }
+    )
+    manifest = load_manifest("demo")
+    columns = {"age": manifest.columns["age"]}
+    manifest = manifest.model_copy(update={"columns": columns, "expected": Expected()})
+    report = JoinReport.of(manifest, Path())
+    describe(table, manifest, report)
+
+    def leak(values, label):
+        if len(label) < 20 or len(set(label)) < 2:
+            return None
+        for code in (0, 2):
+            if 5 <= (label == code).sum() <= len(label) - 5:
+                auroc = roc_auc_score(label == code, values)
+                if max(auroc, 1 - auroc) >= LEAK_AUROC:
+                    return f"AUROC {max(auroc, 1 - auroc):.3f} for {LABELS[code]}"
+        return None
+
+    known = (label < 3) & ~np.isnan(value)
+    why = leak(value[known], label[known])
+    if why is None and (why := leak(np.isnan(value)[label < 3], label[label < 3])):
+        why = f"whether it is missing: {why}"
+    assert report.suspected_leaks == ([] if why is None else [{"column": "age", "why": why}])
+    assert report.constant_columns == (["age"] if pd.Series(value).nunique() < 2 else [])
 
 
 @pytest.mark.parametrize(

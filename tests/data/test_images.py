@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import os
 import tempfile
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from osteofusion.data.cohort import build_cohort
 from osteofusion.data.images import find_images, near_ids
 from osteofusion.data.manifest import LABELS, Manifest, load_manifest, normalise_id
+from osteofusion.data.radiograph import RADIOGRAPH_SUFFIXES
 from osteofusion.data.report import JoinReport
 from osteofusion.data.scan import scan_folder, stem
 from osteofusion.errors import CohortError, ManifestError
@@ -294,6 +295,24 @@ NAMES = st.text(LETTERS, min_size=1, max_size=20).filter(
 def test_the_stem_is_the_name_without_its_suffix(name, suffix):
     assert stem(f"{name}{suffix}") == name
     assert normalise_id(stem(f"{name}{suffix}")) == normalise_id(name)
+
+
+@settings(max_examples=300, deadline=None)
+@given(name=NAMES, place=st.sampled_from(["", "a/", "b.png/"]))
+@example(name="png", place="")
+@example(name="a.", place="b.png/")
+@example(name="a.png.JPG", place="")
+def test_only_an_ending_that_radiographs_have_is_cut_off(name, place):
+    path = PurePosixPath(name)
+    endings = RADIOGRAPH_SUFFIXES | {".dc3", ".dic", ".ima"}
+    assert stem(place + name) == (path.stem if path.suffix.lower() in endings else name)
+
+
+def test_a_name_that_is_an_ending_is_no_radiograph(tmp_path):
+    fill(tmp_path, {"a.png": b"", "png": b"", "b.": b"", "c.png.txt": b"", "JPG": b"text"})
+    scan = scan_folder(tmp_path, tmp_path)
+    assert scan.images == ["a.png"]
+    assert scan.other == ["JPG", "b.", "c.png.txt", "png"]
 
 
 @given(parts=st.lists(st.integers(0, 10**9), min_size=2, max_size=8))

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from osteofusion.data.manifest import Table
-from osteofusion.data.table import find_column, need_column, read_table
+from osteofusion.data.table import distinct_cells, find_column, need_column, read_table
 from osteofusion.errors import CohortError
 
 
@@ -99,6 +99,48 @@ def test_a_quoted_cell_may_hold_anything(tmp_path):
     path = tmp_path / "t.csv"
     path.write_text('id,note\nA,"one, ""two""\nthree"\n')
     assert read_table(path, layout())["note"].tolist() == ['one, "two"\nthree']
+
+
+def test_a_long_text_reads_as_its_lines_stand(tmp_path):
+    path = tmp_path / "t.csv"
+    lines = [["", ""], [], ["id", "age", "note"]]
+    for i in range(30_000):
+        lines.append([f"P{i}", str(20 + i % 70), " " if i % 3 else "same words"][: 1 + i % 4])
+    lines[1500] = []
+    path.write_text("\n".join(",".join(line) for line in lines))
+    table = read_table(path, layout())
+    wanted = {
+        row: [cell if cell.strip() else None for cell in [*line, "", ""][:3]]
+        for row, line in enumerate(lines[3:], start=4)
+        if line
+    }
+    assert table.columns.tolist() == lines[2]
+    assert dict(zip(table.index, table.to_numpy().tolist(), strict=True)) == wanted
+    ages = table["age"].dropna()  # equal cells are few strings, else the memory is gone
+    assert len({id(age) for age in ages}) < len(ages) / 100
+    lines[25_000] += ["", "", "surplus"]
+    lines[27_000].append('"a"b')
+    path.write_text("\n".join(",".join(line) for line in lines))
+    with pytest.raises(CohortError, match="is no table with ','"):
+        read_table(path, layout())
+    lines[27_000].pop()
+    path.write_text("\n".join(",".join(line) for line in lines))
+    with pytest.raises(CohortError, match=r"row 25001 has \d cells, its header 3"):
+        read_table(path, layout())
+
+
+def test_equal_cells_of_different_types_are_told_apart():
+    rows = range(5, 14)
+    cells = pd.Series([None, True, 1, 1.0, "1", 1, "a", None, "1"], index=rows, dtype=object)
+    codes, distinct = distinct_cells(cells)
+    assert codes.tolist() == [-1, 0, 1, 2, 3, 1, 4, -1, 3]
+    assert [(type(cell), cell) for cell in distinct] == [
+        *((bool, True), (int, 1), (float, 1.0), (str, "1"), (str, "a"))
+    ]
+    assert distinct.index.tolist() == [6, 7, 8, 9, 11]
+    words = cells[cells.map(lambda cell: cell is None or isinstance(cell, str))]
+    assert distinct_cells(words)[1].index.tolist() == [9, 11]
+    assert distinct_cells(cells[:1])[0].tolist() == [-1]
 
 
 def test_stored_values_of_formulas_are_read_and_others_shown(tmp_path):
