@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from importlib import import_module
 from pathlib import Path
 
 import yaml
@@ -22,6 +24,7 @@ from osteofusion.training.study.records import Records
 from osteofusion.training.study.runner import locked, resolve_all, run_open, sigterm_as_ctrl_c
 
 _STUDIES = Path("runs/studies")
+_RESULTS = "osteofusion.training.study.results"
 
 
 def run(arguments: list[str]) -> int:
@@ -104,8 +107,9 @@ def _run_cells(
         f"{len(study.arms)}, seeds {len(study.seeds)}, test folds {len(folds.pairs)}){before}. "
         f"Folder: {records.out}"
     )
+    # What evaluates the last cell is read while the first ones run.
+    threading.Thread(target=import_module, args=(_RESULTS,), daemon=True).start()
     run_open(records, executor, study.executor)
-    # Only now: whoever waits for the first cell need not wait for what evaluates the last.
     from osteofusion.training.study.results import report
 
     report(study, name, records, executor)
