@@ -462,7 +462,7 @@ class RadiographDataModule(LightningDataModule):
             weights = 1.0 / np.bincount(codes)[codes]
         trainer = self.trainer
         count, views = self.hparams["augmentation_views"], None
-        if count is not None and self.features is not None:
+        if count is not None and self.frozen is not None and self._is_frozen(self.frozen):
             views = view_seeds(rows["image_sha256"].tolist(), self.seed, count)
         sampler = EpochSampler(
             weights,
@@ -509,18 +509,22 @@ class RadiographDataModule(LightningDataModule):
         )
         self.frozen = FrozenPhase(store, epochs)
 
-    @property
-    def features(self) -> FrozenFeatures | None:
-        """What the frozen encoder makes of the radiographs; None where it may have changed."""
+    def _features(self, rows: pd.DataFrame, sampler: EpochSampler | None) -> FrozenFeatures | None:
+        """What a frozen encoder makes of rows; None where they or it may change."""
         if self.frozen is None or not self._is_frozen(self.frozen):
             return None
-        if self.frozen.features is None:
-            trainer, views = self.trainer, self._views(self.frozen)
-            if trainer is not None and trainer.world_size > 1:
-                self.frozen.store.read(views[trainer.global_rank :: trainer.world_size])
-                trainer.strategy.barrier()
-            self.frozen.features = self.frozen.store.read(views, progress=_is_rank_zero())
-        return self.frozen.features
+        if sampler is None or self.augmentation is None:
+            views = [View(*image) for image in self._images(rows) if image[1]]
+        elif sampler.views is None:
+            return None
+        else:
+            seeds = zip(self._images(rows), sampler.views.tolist(), strict=True)
+            views = [View(*image, seed) for image, own in seeds if image[1] for seed in own]
+        trainer = self.trainer
+        if trainer is not None and trainer.world_size > 1:
+            self.frozen.store.read(views[trainer.global_rank :: trainer.world_size])
+            trainer.strategy.barrier()
+        return self.frozen.store.read(views, progress=_is_rank_zero())
 
     def _is_frozen(self, frozen: FrozenPhase) -> bool:
         if frozen.epochs is None:
@@ -530,24 +534,12 @@ class RadiographDataModule(LightningDataModule):
             return False
         return trainer.current_epoch < frozen.epochs
 
-    def _views(self, frozen: FrozenPhase) -> list[View]:
-        """All that is looked at while the encoder is frozen, training rows in all their views."""
-        rows = self.rows if frozen.epochs is None else self.rows[self.rows["split"] != "test"]
-        views = [View(*image) for image in self._images(rows) if image[1]]
-        if (count := self.hparams["augmentation_views"]) is not None:
-            train = [image for image in self._images(self.side("train")) if image[1]]
-            seeds = view_seeds([sha256 for _, sha256 in train], self.seed, count).tolist()
-            for image, own in zip(train, seeds, strict=True):
-                views += [View(*image, seed) for seed in own]
-        return views
-
     def loader(
         self, rows: pd.DataFrame, sampler: EpochSampler | None = None, drop_last: bool = False
     ) -> DataLoader[Batch]:
         """Batches of rows of `self.rows`, augmented if a sampler chooses them."""
         augment = sampler is not None and self.augmentation is not None
-        anew = augment and self.hparams["augmentation_views"] is None
-        features = None if anew else self.features
+        features = self._features(rows, sampler)
         dataset = RadiographDataset(
             images=self._images(rows) if self.cache is not None else [(Path(), "")] * len(rows),
             clinical=self.schema.encode(rows),

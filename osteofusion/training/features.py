@@ -46,14 +46,16 @@ class FrozenFeatures:
 
     Attributes:
         values: Pooled vectors (D,) or maps (C, h, w), float32, by SHA-256 and seed.
+        blank: Zeros of their shape.
     """
 
     values: dict[tuple[str, int | None], Tensor]
+    blank: Tensor
 
     def get(self, sha256: str, seed: int | None = None) -> Tensor:
         """The features of one view; zeros for no file, which `present` keeps from the model."""
         if not sha256:
-            return torch.zeros_like(next(iter(self.values.values())))
+            return self.blank
         return self.values[sha256, seed]
 
 
@@ -104,16 +106,19 @@ class FeatureStore:
         steps = range(0, len(absent), BATCH)
         for start in shown(steps, len(steps), "Encoding radiographs", progress):
             batch = absent[start : start + BATCH]
-            for view, features in zip(batch, self._encode(batch), strict=True):
+            encoded = self._encode(np.stack([self._pixels(view) for view in batch]))
+            for view, features in zip(batch, encoded, strict=True):
                 self._store(view, features)
                 found[view[1:]] = features
-        return FrozenFeatures(
-            {key: torch.from_numpy(each) for key, each in found.items() if each is not None}
-        )
+        values = {key: torch.from_numpy(each) for key, each in found.items() if each is not None}
+        some = next(iter(values.values()), None)
+        if some is None:
+            size = self.images.preprocessing.size
+            some = torch.from_numpy(self._encode(np.zeros((1, size, size), dtype=np.uint8))[0])
+        return FrozenFeatures(values, torch.zeros_like(some))
 
-    def _encode(self, views: Sequence[View]) -> np.ndarray:
-        weight = next(self.encoder.parameters())
-        pixels = torch.from_numpy(np.stack([self._pixels(view) for view in views]))
+    def _encode(self, images: np.ndarray) -> np.ndarray:
+        weight, pixels = next(self.encoder.parameters()), torch.from_numpy(images)
         training = self.encoder.training
         encode = self.encoder.forward if self.pooled else self.encoder.forward_map
         try:
@@ -157,19 +162,17 @@ class FeatureStore:
         return self.folder / self.source / f"{name}.npy"
 
 
-@dataclass
+@dataclass(frozen=True)
 class FrozenPhase:
     """The time in which an encoder does not change.
 
     Attributes:
         store: Computes its features.
         epochs: How many epochs of training that is; None for ever.
-        features: What it makes of all radiographs, once they were asked for.
     """
 
     store: FeatureStore
     epochs: int | None
-    features: FrozenFeatures | None = None
 
 
 def view_seeds(hashes: Sequence[str], seed: int, views: int) -> np.ndarray:

@@ -1,7 +1,5 @@
 """What joining a hospital costs beside pandas: time and memory of 10^4 to 10^6 rows.
 
-    python tests/benchmarks/cohort.py [--sizes 10000 100000 1000000] [--rounds 3] [--out FILE.json]
-
 A made-up hospital of n rows: a CSV table of 14 columns with what real ones have (missing cells,
 spellings, words among numbers, impossible values, IDs with spaces, rows twice, wrong labels, a
 trailing average) and a folder of n radiographs, of which some have no row. Both sides read that
@@ -21,8 +19,6 @@ page cache, so neither side waits for anything else, and what other programs do 
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import resource
 import shutil
@@ -39,12 +35,12 @@ from unittest.mock import patch
 
 import numpy as np
 import pandas as pd
+from harness import Result, result
 
 from osteofusion.data import cohort
-from osteofusion.files import write_text
 
 SIZES, ROUNDS = (10_000, 100_000, 1_000_000), 3
-RATIO, LINEAR = 3.0, 1.2  # the issue's bound; time a row of the largest size over the one before
+RATIO, LINEAR = 3.0, 1.2
 _ROWS = 2_000_000  # that a size may cost: the largest has two rounds
 _LINKS = 50_000  # to one file; ext4 allows 65,000
 _MANIFEST = """
@@ -164,68 +160,55 @@ def timed(work: Callable[[Path], pd.DataFrame], root: Path) -> tuple[float, floa
     return time.process_time() - processor, time.perf_counter() - begun, _peak() - before
 
 
-def measure(sizes: Sequence[int] = SIZES, rounds: int = ROUNDS) -> list[dict[str, Any]]:
+def measure(sizes: Sequence[int] = SIZES, rounds: int = ROUNDS) -> list[Result]:
     """Ratio and memory at each size, and time a row of the largest over the second largest."""
-    results: list[dict[str, Any]] = []
-    a_row: list[float] = []
-    a_row_alone: list[float] = []
+    results: list[Result] = []
+    a_row: list[tuple[float, float]] = []
     for n in sorted(sizes):
         with tempfile.TemporaryDirectory() as folder:
             root = Path(folder)
             _apart(make_hospital, root, n)
-            runs: dict[Any, list[tuple[float, float, float]]] = {
-                join_with_ours: [],
-                join_with_pandas: [],
-            }
-            for _ in range(min(rounds, max(1, _ROWS // n))):
-                for work, found in runs.items():
-                    found.append(_apart(timed, work, root))
+            runs = [
+                (_apart(timed, join_with_ours, root), _apart(timed, join_with_pandas, root))
+                for _ in range(min(rounds, max(1, _ROWS // n)))
+            ]
             shutil.rmtree(root / "films")
         ours, alone = (
-            [statistics.median(figures) for figures in zip(*found, strict=True)]
-            for found in runs.values()
+            [statistics.median(figures) for figures in zip(*side, strict=True)]
+            for side in zip(*runs, strict=True)
         )
-        a_row.append(1e6 * ours[0] / n)
-        a_row_alone.append(1e6 * alone[0] / n)
+        a_row.append((1e6 * ours[0] / n, 1e6 * alone[0] / n))
         results += [
-            _result(
+            result(
                 f"cohort of {n:,} rows, time",
-                ours[0] / alone[0],
+                "read, list and merge with pandas alone",
+                [own[0] / other[0] for own, other in runs],
                 RATIO,
-                "x pandas",
-                {
-                    "seconds": ours[0],
-                    "pandas_seconds": alone[0],
-                    "wall": ours[1],
-                    "pandas_wall": alone[1],
-                },
+                at_least=False,
+                detail=f"{ours[0]:.2f} and {alone[0]:.2f} s",
             ),
-            _result(
+            result(
                 f"cohort of {n:,} rows, peak memory",
-                ours[2] / alone[2],
+                "read, list and merge with pandas alone",
+                [own[2] / other[2] for own, other in runs],
                 None,
-                "x pandas",
-                {"mb": ours[2], "pandas_mb": alone[2], "mb_per_100_000_rows": ours[2] / n * 1e5},
+                at_least=False,
+                detail=f"{ours[2]:.0f} and {alone[2]:.0f} MB",
             ),
         ]
     if len(a_row) > 1:
-        detail = {"microseconds_a_row": a_row, "pandas_microseconds_a_row": a_row_alone}
-        value = a_row[-1] / a_row[-2]
-        results.append(_result("cohort, time a row as rows grow", value, LINEAR, "x", detail))
+        (own_before, alone_before), (own, alone) = a_row[-2:]
+        results.append(
+            result(
+                "cohort, time a row",
+                "a tenth as many rows",
+                [own / own_before],
+                LINEAR,
+                at_least=False,
+                detail=f"{own:.1f} and {own_before:.1f} µs; pandas' own {alone / alone_before:.2f}",
+            )
+        )
     return results
-
-
-def main() -> None:
-    """Measure, print, and write."""
-    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
-    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES)
-    parser.add_argument("--rounds", type=int, default=ROUNDS)
-    parser.add_argument("--out", type=Path)
-    options = parser.parse_args()
-    text = json.dumps(measure(options.sizes, options.rounds), indent=2)
-    print(text)
-    if options.out is not None:
-        write_text(options.out, text + "\n")
 
 
 def _apart(work: Callable[..., Any], *arguments: object) -> Any:
@@ -238,13 +221,3 @@ def _peak() -> float:
     """Peak memory of this process, MB."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (1e6 if sys.platform == "darwin" else 1e3)
-
-
-def _result(
-    name: str, value: float, target: float | None, unit: str, detail: dict[str, Any]
-) -> dict[str, Any]:
-    return {"name": name, "value": value, "target": target, "unit": unit, "detail": detail}
-
-
-if __name__ == "__main__":
-    main()

@@ -136,9 +136,9 @@ def test_views_are_computed_once_however_many_epochs_and_arms(demo, tmp_path):
     for arm in ("fused", "image"):
         data = data_of(demo, arm=arm, **options)
         fit(module_of(data, arm=arm, frozen_backbone=True), data, epochs=5)
-        films, train = data.rows["image_sha256"], data.side("train")["image_sha256"]
         entries = len(list(tmp_path.rglob("*.npy")))
-        assert entries == films.nunique() + 3 * train.nunique()
+        hashes = [data.side(side)["image_sha256"].nunique() for side in ("train", "val")]
+        assert entries == 3 * hashes[0] + hashes[1]
 
 
 def test_augmented_anew_only_training_rows_are_encoded_at_every_step(demo):
@@ -194,7 +194,6 @@ def test_the_frozen_phase_of_two_looks_once_and_changes_nothing(demo, every, fro
         )
         states.append(module.state_dict())
         served.append(seen)
-        assert data.features is None
         assert trainer.current_epoch == 6
     for epoch, features in [*served[0].train.items(), *served[0].val.items()]:
         assert features == {epoch < frozen_epochs}
@@ -230,7 +229,7 @@ def test_another_module_does_not_read_the_features(demo):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         trainer.test(other, datamodule=data, verbose=False)
-    assert data.features is None
+    assert data.frozen is None
 
 
 def test_a_frozen_backbone_is_not_in_the_optimiser(demo):
@@ -318,6 +317,14 @@ def test_entries_are_of_one_encoder_and_one_kind(store, film):
     assert store(one, pooled=False).read([View(*film)]).get(film[1]).ndim == 3
     film[0].unlink()  # now only the disk knows
     assert torch.equal(first, store(encoder_of(1)).read([View(*film)]).get(film[1]))
+
+
+def test_where_no_radiograph_is_there_are_still_zeros_to_stack(store, film):
+    for pooled in (True, False):
+        features = store(encoder_of(1), pooled).read([View(*film)]).get(film[1])
+        assert torch.equal(
+            store(encoder_of(1), pooled).read([]).get(""), torch.zeros_like(features)
+        )
 
 
 def test_a_damaged_entry_is_computed_again(store, film, tmp_path):

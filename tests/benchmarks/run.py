@@ -1,0 +1,60 @@
+"""All speed claims of the README, each a ratio of two sides that took turns in this run.
+
+    python tests/benchmarks/run.py [loading training processes cohort] [--out FILE.json]
+                                   [--readme README.md]
+
+Prints the table; `--readme` puts it between the two marks there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import time
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+
+import torch
+from harness import Result, table
+from rich.progress import track
+
+from osteofusion.files import write_text
+
+PARTS = ("loading", "training", "processes", "cohort")
+BEGIN, END = "<!-- benchmarks -->", "<!-- end of benchmarks -->"
+
+
+def main() -> None:
+    """Measure, print, and write."""
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
+    parser.add_argument("parts", nargs="*", help=f"some of {', '.join(PARTS)}; default: all")
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--readme", type=Path)
+    options = parser.parse_args()
+    if unknown := set(options.parts) - set(PARTS):
+        parser.error(f"unknown part {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
+    started = time.perf_counter()
+    results: list[Result] = []
+    for part in track(options.parts or PARTS, "Measuring"):
+        measure: Callable[[], list[Result]] = import_module(part).measure
+        results += measure()
+    minutes = (time.perf_counter() - started) / 60
+    shown = (
+        f"{table(results)}\n\n{os.cpu_count()} cores ({platform.machine()}), torch "
+        f"{torch.__version__}, {minutes:.0f} minutes in all; medians of rounds in which both sides "
+        "took turns."
+    )
+    print(shown)
+    if options.out is not None:
+        write_text(options.out, json.dumps([each.to_dict() for each in results], indent=2) + "\n")
+    if options.readme is not None:
+        before, rest = options.readme.read_text(encoding="utf-8").split(BEGIN)
+        after = rest.split(END)[1]
+        write_text(options.readme, f"{before}{BEGIN}\n{shown}\n{END}{after}")
+
+
+if __name__ == "__main__":
+    main()
