@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint slow bench clean
+.PHONY: demo test lint slow bench peers clean
 
 # Train on the embedded demo cohort and report.
 demo: $(VENV)/.installed
@@ -16,9 +16,14 @@ test: $(VENV)/.installed-dev
 slow: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m slow
 
-# Parameters and time of each fusion, relative to concatenation.
+# What the package costs beside bare loops and libraries, into the README; what each fusion costs.
 bench: $(VENV)/.installed-dev
+	$(BIN)/python tests/benchmarks/run.py --readme README.md
 	$(BIN)/python tests/benchmarks/fusions.py
+
+# Other packages on the same work, in environments of their own (several GB): make peers ROOT=DIR
+peers: $(VENV)/.installed-dev
+	$(BIN)/python tests/benchmarks/peers.py --root $(ROOT)
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

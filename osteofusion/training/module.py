@@ -170,7 +170,8 @@ class FusionModule(LightningModule):
             )
             self.criterion = build_loss(loss, weights, label_smoothing=label_smoothing, **focal)
         except (TypeError, ValueError) as error:  # of an option of a part
-            raise ConfigError(f"model: {error}.") from error
+            end = "" if str(error).endswith("?") else "."
+            raise ConfigError(f"model: {error}{end}") from error
         if frozen_backbone and self.model.image_encoder is not None:
             self.model.image_encoder.freeze()
         self._frozen: FrozenPhase | None = None

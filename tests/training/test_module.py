@@ -225,3 +225,9 @@ def test_a_t_score_target_needs_t_scores(cli, demo, tmp_path):
     )  # fmt: skip
     assert result.code == 2
     assert "no training row has a T-score" in result.err
+
+
+def test_a_misspelt_part_ends_the_sentence_with_its_question():
+    with pytest.raises(ConfigError) as refused:
+        module(head="softmx")
+    assert str(refused.value).endswith("did you mean 'softmax'?")
