@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import platform
 import time
@@ -36,11 +37,14 @@ def main() -> None:
     options = parser.parse_args()
     if unknown := set(options.parts) - set(PARTS):
         parser.error(f"unknown part {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     started = time.perf_counter()
     results: list[Result] = []
     for part in track(options.parts or PARTS, "Measuring"):
         measure: Callable[[], list[Result]] = import_module(part).measure
-        results += measure()
+        found = measure()
+        print(table(found), flush=True)  # what follows may fail
+        results += found
     minutes = (time.perf_counter() - started) / 60
     shown = (
         f"{table(results)}\n\n{os.cpu_count()} cores ({platform.machine()}), torch "
