@@ -12,9 +12,10 @@ file and list that folder:
   SHA-256 computed says nothing of the join. Grouping by digest and the look for copies remain. The
   program has no such switch: a cohort without digests could leak copies into the test side.
 
-Each run has a process of its own, so that its peak memory can be read; imports are not counted, in
-time or memory. The two take turns, and medians count. Time is the processor's: the files are in the
-page cache, so neither side waits for anything else, and what other programs do is left out of it.
+Each run has a process of its own, so that its peak memory can be read, that of the imports, which
+both sides make, included; their time is not counted. The two take turns, and medians count. Time is
+the processor's: the files are in the page cache, so neither side waits for anything else, and what
+other programs do is left out of it.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ from osteofusion.data import cohort
 SIZES, ROUNDS = (10_000, 100_000, 1_000_000), 3
 RATIO, LINEAR = 3.0, 1.2
 _ROWS = 2_000_000  # that a size may cost: the largest has two rounds
-_WEIGHS = 100_000  # rows from which on a join needs more memory than the imports before it
+_WEIGHS = 100_000  # rows from which on a join needs about as much memory as the imports before it
 _LINKS = 50_000  # to one file; ext4 allows 65,000
 _MANIFEST = """
 name: hospital
@@ -155,10 +156,10 @@ def join_with_ours(root: Path) -> pd.DataFrame:
 
 
 def timed(work: Callable[[Path], pd.DataFrame], root: Path) -> tuple[float, float, float]:
-    """Seconds of the processor and of the clock, and growth of the peak memory in MB."""
-    before, begun, processor = _peak(), time.perf_counter(), time.process_time()
+    """Seconds of the processor and of the clock, and peak memory of the process in MB."""
+    begun, processor = time.perf_counter(), time.process_time()
     work(root)
-    return time.process_time() - processor, time.perf_counter() - begun, _peak() - before
+    return time.process_time() - processor, time.perf_counter() - begun, _peak()
 
 
 def measure(sizes: Sequence[int] = SIZES, rounds: int = ROUNDS) -> list[Result]:

@@ -15,7 +15,7 @@ from harness import Result, medians, result, seconds, turns
 
 from osteofusion.data.demo import write_demo
 
-SUBJECTS = 160
+SUBJECTS = 240  # as the public knee cohort
 # What `fit` stands on; it cannot start faster than this.
 STACK = (
     "import torch, pytorch_lightning, pytorch_lightning.cli, timm, torchmetrics, jsonargparse, "

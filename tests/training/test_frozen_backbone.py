@@ -203,6 +203,14 @@ def test_the_frozen_phase_of_two_looks_once_and_changes_nothing(demo, every, fro
         torch.testing.assert_close(value, states[1][name], atol=1e-4, rtol=1e-4, equal_nan=True)
 
 
+def test_views_are_of_the_frozen_phase_alone(demo):
+    data = data_of(demo, augmentation=AUGMENTATION, augmentation_views=2)
+    seen = Served()
+    fit(module_of(data), data, TwoPhaseFinetuning(frozen_epochs=2), seen, epochs=4)
+    assert seen.train == {0: {True}, 1: {True}, 2: {False}, 3: {False}}
+    assert seen.val == seen.train
+
+
 @pytest.mark.parametrize(
     ("options", "frozen", "said"),
     [
