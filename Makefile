@@ -23,7 +23,7 @@ bench: $(VENV)/.installed-dev
 
 # Other packages on the same work, in environments of their own (several GB): make peers ROOT=DIR
 peers: $(VENV)/.installed-dev
-	$(BIN)/python tests/benchmarks/peers.py --root $(ROOT)
+	$(BIN)/python tests/benchmarks/peers.py --root $(ROOT) --folds 3 --epochs 3
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
