@@ -14,6 +14,8 @@ import pytest
 import yaml
 
 from osteofusion.errors import ConfigError
+from osteofusion.training.predictions import read_predictions
+from osteofusion.training.study.audits import audit
 from osteofusion.training.study.runner import locked
 
 STUDY = {
@@ -93,6 +95,16 @@ def test_a_study_leaves_its_cells_and_what_they_found(whole):
     assert list(decisions["base"]) == ["fused", "tabular"]
     for word in ("4 cells", "tabular", "AUROC", "looked at 4 times", "SYNTHETIC", str(out)):
         assert word in result.out
+
+
+def test_audits_take_the_films_of_a_study_with_fixed_views_as_they_are(whole):
+    out, _ = whole
+    cell = next((out / "cells").glob("*fused*"))
+    settings = yaml.safe_load((cell / "cell.yaml").read_text())
+    settings["data"]["augmentation_views"] = 2
+    found, error = audit(settings, read_predictions(out / "predictions.csv"))
+    assert error == ""
+    assert found
 
 
 def test_killed_halfway_and_resumed_with_two_workers_it_finds_the_same(whole, demo, cli, tmp_path):

@@ -27,7 +27,8 @@ def audit(settings: dict[str, Any], predictions: pd.DataFrame) -> tuple[dict[str
         What goes to `audits.json`, and the sentence that says why nothing does; empty where it
         does.
     """
-    own = {**settings["data"], "augmentation": None, "arm": settings["model"]["arm"]}
+    plain = {"augmentation": None, "augmentation_views": None}
+    own = {**settings["data"], **plain, "arm": settings["model"]["arm"]}
     try:
         cohort = RadiographDataModule(**own).cohort
         found = assess_results(
