@@ -43,13 +43,7 @@ from osteofusion.errors import CohortError, ConfigError, SplitError
 from osteofusion.files import cache_root
 from osteofusion.models.image import StagedEncoder
 from osteofusion.training.dataset import UNLABELLED, EpochSampler, RadiographDataset
-from osteofusion.training.features import (
-    FeatureStore,
-    FrozenFeatures,
-    FrozenPhase,
-    View,
-    view_seeds,
-)
+from osteofusion.training.features import FeatureStore, FrozenPhase, view_seeds
 from osteofusion.training.sources import (
     absolute,
     demo_root,
@@ -455,14 +449,13 @@ class RadiographDataModule(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Augmented training rows in an order that depends on the seed and the epoch alone."""
-        rows = self.side("train")
+        rows, trainer = self.side("train"), self.trainer
         weights = None
         if self.hparams["balanced_sampler"]:
             codes = self.codes(rows)
             weights = 1.0 / np.bincount(codes)[codes]
-        trainer = self.trainer
         count, views = self.hparams["augmentation_views"], None
-        if count is not None and self.frozen is not None and self._is_frozen(self.frozen):
+        if count is not None and self.frozen is not None and self.frozen.lasts(trainer):
             views = view_seeds(rows["image_sha256"].tolist(), self.seed, count)
         sampler = EpochSampler(
             weights,
@@ -509,37 +502,16 @@ class RadiographDataModule(LightningDataModule):
         )
         self.frozen = FrozenPhase(store, epochs)
 
-    def _features(self, rows: pd.DataFrame, sampler: EpochSampler | None) -> FrozenFeatures | None:
-        """What a frozen encoder makes of rows; None where they or it may change."""
-        if self.frozen is None or not self._is_frozen(self.frozen):
-            return None
-        if sampler is None or self.augmentation is None:
-            views = [View(*image) for image in self._images(rows) if image[1]]
-        elif sampler.views is None:
-            return None
-        else:
-            seeds = zip(self._images(rows), sampler.views.tolist(), strict=True)
-            views = [View(*image, seed) for image, own in seeds if image[1] for seed in own]
-        trainer = self.trainer
-        if trainer is not None and trainer.world_size > 1:
-            self.frozen.store.read(views[trainer.global_rank :: trainer.world_size])
-            trainer.strategy.barrier()
-        return self.frozen.store.read(views, progress=_is_rank_zero())
-
-    def _is_frozen(self, frozen: FrozenPhase) -> bool:
-        if frozen.epochs is None:
-            return True
-        trainer = self.trainer
-        if trainer is None or trainer.state.fn != TrainerFn.FITTING:
-            return False
-        return trainer.current_epoch < frozen.epochs
-
     def loader(
         self, rows: pd.DataFrame, sampler: EpochSampler | None = None, drop_last: bool = False
     ) -> DataLoader[Batch]:
         """Batches of rows of `self.rows`, augmented if a sampler chooses them."""
         augment = sampler is not None and self.augmentation is not None
-        features = self._features(rows, sampler)
+        seeds = sampler.views if augment and sampler is not None else None
+        always_same = seeds is not None or not augment
+        features = None
+        if self.frozen is not None and self.frozen.lasts(self.trainer) and always_same:
+            features = self.frozen.read(self._images(rows), seeds, self.trainer)
         dataset = RadiographDataset(
             images=self._images(rows) if self.cache is not None else [(Path(), "")] * len(rows),
             clinical=self.schema.encode(rows),

@@ -13,6 +13,8 @@ from typing import NamedTuple
 import numpy as np
 import timm
 import torch
+from pytorch_lightning import Trainer
+from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor
 
 from osteofusion.data.cache import RadiographCache
@@ -173,6 +175,40 @@ class FrozenPhase:
 
     store: FeatureStore
     epochs: int | None
+
+    def lasts(self, trainer: Trainer | None) -> bool:
+        """Whether what is loaded now is for this time."""
+        if self.epochs is None:
+            return True
+        if trainer is None or trainer.state.fn != TrainerFn.FITTING:
+            return False
+        return trainer.current_epoch < self.epochs
+
+    def read(
+        self,
+        images: Sequence[tuple[Path, str]],
+        seeds: np.ndarray | None,
+        trainer: Trainer | None,
+    ) -> FrozenFeatures:
+        """Features of radiographs; under several processes each encodes its share.
+
+        Args:
+            images: Path and SHA-256 of each, the latter empty where there is no file.
+            seeds: (n, K) of their augmentations; None for the radiographs as they are.
+            trainer: Knows the processes.
+        """
+        each = [[None]] * len(images) if seeds is None else seeds.tolist()
+        views = [
+            View(*image, seed)
+            for image, own in zip(images, each, strict=True)
+            if image[1]
+            for seed in own
+        ]
+        first = trainer is None or trainer.is_global_zero
+        if trainer is not None and trainer.world_size > 1:
+            self.store.read(views[trainer.global_rank :: trainer.world_size])
+            trainer.strategy.barrier()
+        return self.store.read(views, progress=first)
 
 
 def view_seeds(hashes: Sequence[str], seed: int, views: int) -> np.ndarray:
