@@ -6,6 +6,7 @@ import math
 
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.strategies import DDPStrategy
+from pytorch_lightning.utilities import rank_zero_warn
 
 from osteofusion.errors import ConfigError
 from osteofusion.training.datamodule import RadiographDataModule
@@ -81,6 +82,13 @@ class TwoPhaseFinetuning(Callback):
             )
         if self.cosine and trainer.max_epochs in (None, -1):
             raise ConfigError("TwoPhaseFinetuning: cosine needs --trainer.max_epochs.")
+        last = trainer.max_epochs
+        if last not in (None, -1) and last <= self.frozen_epochs:
+            rank_zero_warn(
+                f"TwoPhaseFinetuning: frozen_epochs is {self.frozen_epochs} and training ends "
+                f"after {last}, so the backbone is never trained; lower the one or raise "
+                "--trainer.max_epochs."
+            )
         data = getattr(trainer, "datamodule", None)
         if isinstance(data, RadiographDataModule):
             pl_module.use_features(data, epochs=self.frozen_epochs)

@@ -301,6 +301,13 @@ class FusionModule(LightningModule):
                 "runs at every step; with --data.augmentation null it runs once a radiograph, with "
                 "--data.augmentation_views 4 once for each of four fixed augmentations."
             )
+        if self.trainer.is_global_zero:
+            train = "training radiographs at every step, all others once"
+            if data.augmentation is None:
+                train = "each radiograph once"
+            elif views is not None:
+                train = f"{views} augmentations of each training radiograph and all others once"
+            print(f"The backbone is frozen: it sees {train}.")
         self.use_features(data)
 
     def use_features(self, data: RadiographDataModule, epochs: int | None = None) -> None:
@@ -329,13 +336,10 @@ class FusionModule(LightningModule):
         """Metrics of the epoch; to log them at every step costs as much as a small step."""
         self.log_dict(self.train_metrics)
 
-    def on_validation_epoch_end(self) -> None:
-        """Metrics of the validation rows."""
-        self.log_dict(self.val_metrics)
-
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Loss and metrics of one batch."""
         self._step(batch, "val", self.val_metrics)
+        self.log_dict(self.val_metrics, on_step=False, on_epoch=True)  # callbacks read them first
 
     def test_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Row numbers and class probabilities; they are scored from the written predictions."""

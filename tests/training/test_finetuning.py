@@ -49,6 +49,11 @@ def test_the_backbone_keeps_weights_and_statistics_until_the_second_phase(cli, t
     assert any("conv" in name and "weight" in name for name in changed)
 
 
+def test_a_second_phase_that_is_never_reached_is_said(cli, tmp_path):
+    assert any("never trained" in said for said in fit(cli, tmp_path, 2).warnings)
+    assert not any("never trained" in said for said in fit(cli, tmp_path, 3).warnings)
+
+
 def test_a_run_resumed_in_either_phase_equals_an_uninterrupted_one(cli, tmp_path):
     fit(cli, tmp_path, 4, cosine=False)
     for number, stop in ((1, 1), (2, 3)):

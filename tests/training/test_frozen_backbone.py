@@ -280,6 +280,17 @@ def test_augmentation_is_honoured_and_said_to_cost_time(cli, tmp_path):
     assert any("--data.augmentation null" in said for said in result.warnings)
 
 
+def test_it_is_said_what_the_backbone_sees(cli, tmp_path):
+    views = ("--model.frozen_backbone", "true", "--data.augmentation_views", 2)
+    for options, said in ((FROZEN, "each radiograph once"), (views, "2 augmentations of each")):
+        result = cli.fit(*options, cwd=tmp_path)
+        assert said in result.out
+        # The first epoch's line has its own metrics.
+        (line,) = [each for each in result.out.splitlines() if each.startswith("epoch 0")]
+        assert "val_loss" in line
+        assert "val_auroc" in line
+
+
 def test_the_tabular_arm_has_nothing_to_freeze(cli, tmp_path):
     result = cli.fit(*FROZEN, "--model.arm", "tabular", cwd=tmp_path)
     assert result.warnings == []
