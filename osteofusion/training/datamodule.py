@@ -496,7 +496,8 @@ class RadiographDataModule(LightningDataModule):
         """
         assert self.cache is not None
         folder = self.hparams["cache_dir"] or cache_root()
-        augmenter = Augmenter(self.augmentation) if self.augmentation else None
+        views = self.hparams["augmentation_views"] is not None
+        augmenter = Augmenter(self.augmentation) if views and self.augmentation else None
         store = FeatureStore(
             Path(folder) / "features", encoder, self.cache, pooled=pooled, augmenter=augmenter
         )

@@ -56,6 +56,7 @@ def open_executor(settings: ExecutorSettings) -> Iterator[Executor]:
 class _Local:
     def __init__(self, settings: ExecutorSettings) -> None:
         self._workers = settings.workers
+        self._others = multiprocessing.active_children()  # of whoever runs a study in a process
         self._pool = self._start()
 
     def _start(self) -> ProcessPoolExecutor:
@@ -74,7 +75,8 @@ class _Local:
 
     def kill(self) -> None:
         for process in multiprocessing.active_children():
-            process.kill()
+            if process not in self._others:
+                process.kill()
 
     def close(self) -> None:
         self.kill()  # idle by now; to leave Python in good order takes them two seconds
